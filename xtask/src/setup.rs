@@ -1,0 +1,192 @@
+//! `setup`: installs what is missing. Run again, it does nothing.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo;
+use crate::packages::{BENCH, BUILD, DEMO, EBPF_DEBIAN, EBPF_NIGHTLY, Package, TEST, find_program};
+
+/// What a machine is made ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Profile {
+    /// Building the daemon.
+    Build,
+    /// The demo.
+    Demo,
+    /// The benchmarks.
+    Bench,
+    /// Building the XDP program.
+    Ebpf,
+    /// Every test.
+    Test,
+    /// All of these.
+    All,
+}
+
+impl Profile {
+    fn packages(self) -> Vec<&'static Package> {
+        let lists: &[&[Package]] = match self {
+            Self::Build => &[BUILD],
+            Self::Demo => &[BUILD, DEMO],
+            Self::Bench => &[BUILD, DEMO, BENCH],
+            Self::Ebpf => &[],
+            Self::Test | Self::All => &[BUILD, DEMO, BENCH, TEST],
+        };
+        lists.iter().copied().flatten().collect()
+    }
+
+    const fn with_ebpf(self) -> bool {
+        matches!(self, Self::Ebpf | Self::Test | Self::All)
+    }
+
+    const fn with_fuzzing(self) -> bool {
+        matches!(self, Self::Test | Self::All)
+    }
+}
+
+/// Installs what `profile` lacks; says nothing when it lacks nothing.
+pub(crate) fn run(profile: Profile) -> Result<()> {
+    install_packages(&profile.packages())?;
+    if profile.with_ebpf() {
+        ebpf_toolchain()?;
+    }
+    if profile.with_fuzzing() && !find_program("cargo-fuzz") {
+        cargo_install("cargo-fuzz", "runs the fuzz targets of packet parser and codec", &[], &[])?;
+    }
+    Ok(())
+}
+
+/// Says so before a long build, not after it.
+pub(crate) fn require_root(why: &str) -> Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).context("procfs names no user")?;
+    // Real, effective, saved, file system (proc_pid_status(5)).
+    if uids.split_whitespace().nth(1) == Some("0") {
+        return Ok(());
+    }
+    bail!(
+        "missing: root, for {why}\n   cure: run the same command with `sudo -E` (-E keeps the Rust toolchain in PATH)"
+    );
+}
+
+fn install_packages(packages: &[&Package]) -> Result<()> {
+    let debian = find_program("apt-get") && find_program("dpkg-query");
+    let present = |package: &Package| if debian { is_installed(package.name) } else { package.proof.holds() };
+    let mut missing: Vec<&Package> = Vec::new();
+    for package in packages {
+        if !missing.iter().any(|other| other.name == package.name) && !present(package) {
+            missing.push(package);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> =
+        missing.iter().map(|package| format!("  {:<14} {}", package.name, package.why)).collect();
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    if !debian {
+        bail!(
+            "this distribution has no apt; install these with its own package manager (the names are \
+             Debian's), then run the command again:\n{}",
+            lines.join("\n")
+        );
+    }
+    eprintln!("installing:\n{}", lines.join("\n"));
+    let cure = format!("sudo apt-get install -y {}", names.join(" "));
+    // A fresh machine has no package lists, or old ones.
+    apt_get(&["update", "-qq"], &cure)?;
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    arguments.extend(&names);
+    apt_get(&arguments, &cure)
+}
+
+fn apt_get(arguments: &[&str], cure: &str) -> Result<()> {
+    let output = Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run apt-get")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    bail!("apt-get {} failed:\n{}\nwith root, run: {cure}", arguments.join(" "), said.trim());
+}
+
+fn is_installed(name: &str) -> bool {
+    let output = Command::new("dpkg-query").args(["-W", "-f=${db:Status-Status}", name]).output();
+    output.is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// True when this distribution's archive has the package.
+fn is_offered(name: &str) -> bool {
+    // Without apt there is no such command, and nothing is offered.
+    let output = Command::new("apt-cache").args(["policy", name]).output();
+    output.is_ok_and(|output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.contains("Candidate:") && !text.contains("Candidate: (none)")
+    })
+}
+
+/// The compiler and linker of the XDP program: rustup's nightly where it has its library's source already, else the
+/// Rust that Debian packages with its source and the LLVM to match, else nightly after all.
+fn ebpf_toolchain() -> Result<()> {
+    let debian = !has_nightly_source() && (is_installed("rustc-web") || is_offered("rustc-web"));
+    if debian {
+        install_packages(&EBPF_DEBIAN.iter().collect::<Vec<_>>())?;
+    } else {
+        install_packages(&EBPF_NIGHTLY.iter().collect::<Vec<_>>())?;
+        nightly_with_source()?;
+    }
+    if find_program("bpf-linker") {
+        return Ok(());
+    }
+    let why = "links the XDP program";
+    if debian {
+        let features = ["--no-default-features", "--features", "llvm-22"];
+        cargo_install("bpf-linker", why, &features, &[("LLVM_PREFIX", "/usr/lib/llvm-22")])
+    } else {
+        cargo_install("bpf-linker", why, &[], &[])
+    }
+}
+
+fn has_nightly_source() -> bool {
+    let output = Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]).output();
+    output.is_ok_and(|output| {
+        let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let source = std::path::Path::new(&sysroot).join("lib/rustlib/src/rust/library/core/src/lib.rs");
+        output.status.success() && source.is_file()
+    })
+}
+
+fn nightly_with_source() -> Result<()> {
+    if has_nightly_source() {
+        return Ok(());
+    }
+    eprintln!("installing:\n  Rust nightly with rust-src   compiles the XDP program");
+    let status = Command::new("rustup")
+        .args(["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"])
+        .status()
+        .context("cannot run rustup, which is needed to build the XDP program; see https://rustup.rs")?;
+    if !status.success() {
+        bail!("rustup could not install nightly with rust-src ({status})");
+    }
+    Ok(())
+}
+
+fn cargo_install(name: &str, why: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    eprintln!("installing:\n  {name:<14} {why}");
+    let status = cargo::cargo()
+        .args(["install", "--locked", "--quiet", name])
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run cargo install")?;
+    if !status.success() {
+        bail!("cargo install {name} failed ({status})");
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! `test` and `lint`: every check there is, in the order in which they are quick to fail.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cargo::{Programs, cargo, release_build, root, target_directory};
+use crate::packages::find_program;
+use crate::setup;
+use crate::steps::{Step, Steps};
+
+/// The object built from source, which the verdict tests run on too.
+const OBJECT_VARIABLE: &str = "DATAPLANE_EBPF_OBJECT";
+/// Where `build-ebpf` leaves it.
+const BUILT_OBJECT: &str = "target/ebpf/steer.bpf.o";
+
+/// A check: what it is called and what it does.
+type Check = (&'static str, fn(&mut Step<'_>, &Budget) -> Result<()>);
+
+/// What the checks are told.
+struct Budget {
+    quick: bool,
+}
+
+const CHECKS: &[Check] = &[
+    ("format: rustfmt", |step, _| format(step)),
+    ("clippy: all targets, warnings are errors", |step, _| clippy(step)),
+    ("tests: workspace, privileged ones included", |step, _| tests(step)),
+    ("doctests: examples in the documentation", |step, _| doctests(step)),
+    ("docs: rustdoc, warnings are errors", |step, _| docs(step)),
+    ("ebpf: XDP program from source, and its verdicts", |step, _| ebpf(step)),
+    ("fuzz: every target", |step, budget| fuzz(step, budget.quick)),
+    ("bench: udp, smoke", |step, _| bench(step)),
+    ("demo: 3 seconds", |step, _| demo(step)),
+];
+
+/// Runs the checks whose names start with one of `only`, or all.
+pub(crate) fn test(quick: bool, only: &[String]) -> Result<()> {
+    let chosen: Vec<&Check> = CHECKS
+        .iter()
+        .filter(|(name, _)| only.is_empty() || only.iter().any(|word| name.split(':').next() == Some(word)))
+        .collect();
+    ensure!(!chosen.is_empty(), "no step is called {only:?}; there are: {}", names().join(", "));
+    setup::require_root("the privileged tests")?;
+    setup::run(setup::Profile::Test)?;
+    let budget = Budget { quick };
+    let mut steps = Steps::new(chosen.len());
+    for (name, check) in chosen {
+        steps.run(name, |step| check(step, &budget))?;
+    }
+    steps.finish();
+    Ok(())
+}
+
+/// Formatting, clippy and licences.
+pub(crate) fn lint() -> Result<()> {
+    setup::run(setup::Profile::Build)?;
+    let deny = find_program("cargo-deny");
+    let mut steps = Steps::new(2 + usize::from(deny));
+    steps.run("format", format)?;
+    steps.run("clippy", clippy)?;
+    if deny {
+        let check = |step: &mut Step<'_>| step.command(cargo().args(["deny", "check"])).map(|_| ());
+        steps.run("licences and advisories (cargo-deny)", check)?;
+    }
+    steps.finish();
+    Ok(())
+}
+
+fn names() -> Vec<&'static str> {
+    CHECKS.iter().filter_map(|(name, _)| name.split(':').next()).collect()
+}
+
+fn format(step: &mut Step<'_>) -> Result<()> {
+    step.command(cargo().args(["fmt", "--all", "--check"])).map(|_| ())
+}
+
+fn clippy(step: &mut Step<'_>) -> Result<()> {
+    let arguments = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+    step.command(cargo().args(arguments)).map(|_| ())
+}
+
+fn tests(step: &mut Step<'_>) -> Result<()> {
+    let mut command = cargo();
+    if find_program("cargo-nextest") {
+        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+    } else {
+        command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--examples", "--no-fail-fast"]);
+    }
+    step.command(&mut command).map(|_| ())
+}
+
+fn doctests(step: &mut Step<'_>) -> Result<()> {
+    step.command(cargo().args(["test", "--workspace", "--doc"])).map(|_| ())
+}
+
+fn docs(step: &mut Step<'_>) -> Result<()> {
+    let mut command = cargo();
+    command.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
+    step.command(&mut command).map(|_| ())
+}
+
+/// Builds the XDP program, compares it with the one in git, and runs the verdict tests on what was built.
+fn ebpf(step: &mut Step<'_>) -> Result<()> {
+    let xtask = std::env::current_exe().context("cannot find the running program")?;
+    step.command(Command::new(xtask).args(["build-ebpf", "--check"]))?;
+    let object = root().join(BUILT_OBJECT);
+    ensure!(object.is_file(), "build-ebpf --check left no object at {}", object.display());
+    let mut command = cargo();
+    command.args(["test", "--package", "dataplane", "--test", "steer_verdicts"]).env(OBJECT_VARIABLE, object);
+    let before = step.tests();
+    step.command(&mut command)?;
+    ensure!(step.tests() > before, "no verdict test ran on the rebuilt object");
+    Ok(())
+}
+
+fn fuzz(step: &mut Step<'_>, quick: bool) -> Result<()> {
+    let package = root().join("dataplane");
+    ensure!(package.join("fuzz/Cargo.toml").is_file(), "dataplane/fuzz has no fuzz targets");
+    let target = target_directory()?.join("fuzz");
+    let listed = step.command(fuzz_command(&package).arg("list"))?;
+    let targets: Vec<&str> = listed.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if targets.is_empty() {
+        bail!("dataplane/fuzz has no fuzz targets");
+    }
+    let seconds = if quick { 5 } else { 20 };
+    for name in targets {
+        // What is found goes to the target directory; seeds that are kept are read from the package.
+        let found = target.join("corpus").join(name);
+        std::fs::create_dir_all(&found).with_context(|| format!("cannot make {}", found.display()))?;
+        let seeds = package.join("fuzz/seeds").join(name);
+        let mut command = fuzz_command(&package);
+        command.arg("run").arg("--target-dir").arg(&target).arg(name).arg(&found);
+        if seeds.is_dir() {
+            command.arg(&seeds);
+        }
+        command.args(["--", &format!("-max_total_time={seconds}"), "-rss_limit_mb=4096"]);
+        step.command(&mut command)?;
+    }
+    Ok(())
+}
+
+/// libFuzzer's instrumentation is a nightly option; where nightly is not installed, the pinned compiler is told to
+/// accept it.
+fn fuzz_command(package: &Path) -> Command {
+    let nightly = Command::new("rustup").args(["run", "nightly", "rustc", "--version"]).output();
+    let mut command = Command::new("cargo");
+    command.current_dir(package);
+    // Set by the cargo that runs this command, these would choose its toolchain again.
+    for variable in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC"] {
+        command.env_remove(variable);
+    }
+    if nightly.is_ok_and(|output| output.status.success()) {
+        command.arg("+nightly");
+    } else {
+        command.env("RUSTC_BOOTSTRAP", "1");
+    }
+    command.arg("fuzz");
+    command
+}
+
+fn bench(step: &mut Step<'_>) -> Result<()> {
+    let programs = release(step)?;
+    let output = step.command(programs.command("bench").args(["udp", "--quick", "--json"]))?;
+    let report = last_line_json(&output)?;
+    for key in ["rows", "ratios"] {
+        ensure!(report.get(key).is_some(), "bench udp --json has no `{key}`");
+    }
+    Ok(())
+}
+
+fn demo(step: &mut Step<'_>) -> Result<()> {
+    let programs = release(step)?;
+    let output = step.command(programs.command("bench").args(["demo", "--seconds", "3", "--json"]))?;
+    let report = last_line_json(&output)?;
+    for key in ["wrong", "missing", "frames_lost", "kernel_udp_in_datagrams", "kernel_udp_no_ports"] {
+        ensure!(report[key] == 0, "the demo says {key} = {}", report[key]);
+    }
+    ensure!(report["replies"].as_u64().is_some_and(|replies| replies > 0), "the demo had no replies");
+    Ok(())
+}
+
+/// The release programs, built as part of the step so that a failure shows what the compiler said.
+fn release(step: &mut Step<'_>) -> Result<Programs> {
+    step.command(&mut release_build())?;
+    Programs::find()
+}
+
+fn last_line_json(output: &str) -> Result<serde_json::Value> {
+    let line = output.lines().rfind(|line| line.starts_with('{')).context("no JSON on the last line")?;
+    serde_json::from_str(line).with_context(|| format!("this is no JSON: {line}"))
+}
