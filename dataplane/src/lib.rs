@@ -1,0 +1,19 @@
+//! A kernel-bypass data plane: an XDP program hands the packets of configured services to pinned user-space
+//! cores, which answer them from their own shard of memory while the kernel keeps every other packet.
+//!
+//! Read on in the order a packet takes:
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`net`] | frames to datagrams and back |
+//!
+//! [`simulation`] runs all of it in one thread on a simulated wire. Beneath them: [`config`], [`topology`],
+//! [`memory`], [`metrics`], [`limits`] and [`time`].
+
+pub mod config;
+pub mod limits;
+pub mod memory;
+pub mod metrics;
+pub mod net;
+pub mod time;
+pub mod topology;

@@ -1,0 +1,54 @@
+//! Every bound of the request path, in one place, with what must hold between them.
+
+/// Longest key, in bytes (memcached's `KEY_MAX_LENGTH`).
+pub const KEY_BYTES_MAX: usize = 250;
+
+/// Largest value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// Frames handled in one poll of a port: large enough to spread a doorbell over, small enough that the first
+/// reply of a batch does not wait long for the last.
+pub const BATCH_FRAMES: usize = 64;
+
+/// Bytes of a UMEM chunk: one page, so that aligned mode never makes a frame cross a page.
+pub const FRAME_BYTES: usize = 4096;
+
+/// Bytes the kernel keeps free before a received packet (`XDP_PACKET_HEADROOM`).
+pub const FRAME_HEADROOM_BYTES: usize = 256;
+
+/// Largest packet that fits a chunk behind its headroom; a longer one is passed to the kernel.
+pub const PACKET_BYTES_MAX: usize = FRAME_BYTES - FRAME_HEADROOM_BYTES;
+
+/// Largest UDP payload memcached puts in one reply datagram, with its 8-byte frame header
+/// (memcached's `UDP_MAX_PAYLOAD_SIZE`).
+pub const MEMCACHED_DATAGRAM_BYTES_MAX: usize = 1400;
+
+/// Largest reply to one request that a listener may allow, in bytes over all its datagrams: what the companion has
+/// buffers for.
+pub const REPLY_BYTES_MAX: usize = 64 << 10;
+
+/// Ethernet, two VLAN tags, IPv6 and UDP: the longest headers written in front of a reply.
+pub const REPLY_HEADERS_BYTES_MAX: usize = 14 + 2 * 4 + 40 + 8;
+
+/// Largest datagram the companion socket takes or sends (the largest UDP payload over IPv4).
+pub const COMPANION_DATAGRAM_BYTES_MAX: usize = 65_507;
+
+/// A worker whose heartbeat is older than this is passed over by the XDP program.
+pub const STALE_NS: u64 = 1_000_000_000;
+
+/// Longest sleep of a worker: an idle worker's heartbeat must stay fresh with room for a late wake-up.
+pub const SLEEP_NS_MAX: u64 = STALE_NS / 4;
+
+/// Workers one daemon may run.
+pub const WORKERS_MAX: usize = 64;
+
+/// NIC queues one XDP program may feed.
+pub const QUEUES_MAX: usize = 256;
+
+const _: () = {
+    assert!(REPLY_HEADERS_BYTES_MAX + MEMCACHED_DATAGRAM_BYTES_MAX <= PACKET_BYTES_MAX);
+    assert!(FRAME_BYTES.is_power_of_two());
+    assert!(SLEEP_NS_MAX * 4 <= STALE_NS);
+    assert!(KEY_BYTES_MAX <= u8::MAX as usize);
+    assert!(WORKERS_MAX <= QUEUES_MAX);
+};

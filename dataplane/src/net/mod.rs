@@ -1,0 +1,8 @@
+//! Frames to datagrams and back, and who may send them: parsing and checksums, reply headers, allow-lists and
+//! rate limits. Pure functions and fixed tables; no port, no request.
+
+pub mod allow;
+pub mod checksum;
+pub mod rate_limit;
+pub mod reply;
+pub mod udp;
