@@ -6,6 +6,8 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`net`] | frames to datagrams and back |
+//! | [`request`] | the one request and reply model of every front end |
+//! | [`table`] | what a shard stores |
 //!
 //! [`simulation`] runs all of it in one thread on a simulated wire. Beneath them: [`config`], [`topology`],
 //! [`memory`], [`metrics`], [`limits`] and [`time`].
@@ -15,5 +17,7 @@ pub mod limits;
 pub mod memory;
 pub mod metrics;
 pub mod net;
+pub mod request;
+pub mod table;
 pub mod time;
 pub mod topology;
