@@ -6,6 +6,8 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`net`] | frames to datagrams and back |
+//! | [`service`] | what is served on a port: the trait that users of this framework implement |
+//! | [`protocol`] | bytes to requests, replies to bytes |
 //! | [`request`] | the one request and reply model of every front end |
 //! | [`table`] | what a shard stores |
 //!
@@ -17,7 +19,9 @@ pub mod limits;
 pub mod memory;
 pub mod metrics;
 pub mod net;
+pub mod protocol;
 pub mod request;
+pub mod service;
 pub mod table;
 pub mod time;
 pub mod topology;

@@ -1,0 +1,177 @@
+//! A bounded reply buffer, and memcached's reply lines.
+
+use super::number::{U64_DIGITS_MAX, format_u64};
+
+/// Every line that a carried-out command can be answered with.
+pub mod lines {
+    /// A store took effect.
+    pub const STORED: &[u8] = b"STORED\r\n";
+    /// A store's condition did not hold.
+    pub const NOT_STORED: &[u8] = b"NOT_STORED\r\n";
+    /// The item's CAS is another.
+    pub const EXISTS: &[u8] = b"EXISTS\r\n";
+    /// The key is absent.
+    pub const NOT_FOUND: &[u8] = b"NOT_FOUND\r\n";
+    /// Removed.
+    pub const DELETED: &[u8] = b"DELETED\r\n";
+    /// The expiry was changed.
+    pub const TOUCHED: &[u8] = b"TOUCHED\r\n";
+    /// Done.
+    pub const OK: &[u8] = b"OK\r\n";
+    /// End of items or statistics.
+    pub const END: &[u8] = b"END\r\n";
+    /// The statistics start from zero again.
+    pub const RESET: &[u8] = b"RESET\r\n";
+    /// `mn`.
+    pub const META_NOOP: &[u8] = b"MN\r\n";
+    /// `me` on a miss.
+    pub const META_MISS: &[u8] = b"EN\r\n";
+    /// `incr`, `decr` on what is no number.
+    pub const NON_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
+    /// `shutdown`.
+    pub const SHUTDOWN_OFF: &[u8] = b"ERROR: shutdown not enabled\r\n";
+    /// No room for an item.
+    pub const OUT_OF_MEMORY_STORING: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
+    /// No room for a number.
+    pub const OUT_OF_MEMORY: &[u8] = b"SERVER_ERROR out of memory\r\n";
+    /// A table broke its contract.
+    pub const UNHANDLED: &[u8] = b"SERVER_ERROR Unhandled storage type.\r\n";
+    /// The reply does not fit what the listener allows.
+    pub const REPLY_TOO_LARGE: &[u8] = b"SERVER_ERROR reply too large\r\n";
+    /// The table answers later, which this front end cannot wait for.
+    pub const REPLY_PENDING: &[u8] = b"SERVER_ERROR reply not ready\r\n";
+    /// The worker is stale or gone.
+    pub const UNAVAILABLE: &[u8] = b"SERVER_ERROR temporarily unavailable\r\n";
+    /// Bytes behind the one message of a request datagram.
+    pub const TRAILING_BYTES: &[u8] = b"CLIENT_ERROR more than one message in a datagram\r\n";
+}
+
+/// Replies on their way out, in a buffer that is allocated once and never grows.
+///
+/// A push that does not fit is remembered and changes nothing, nor does any later one, so that a reply is written
+/// without asking after each word; [`settle`](Self::settle) then puts an error line in its place, for which there
+/// is always room.
+#[derive(Debug)]
+pub struct ReplyBuffer {
+    bytes: Box<[u8]>,
+    length: usize,
+    capacity: usize,
+    overflowed: bool,
+}
+
+impl ReplyBuffer {
+    /// A buffer for this many bytes of replies.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let bytes = vec![0; capacity + lines::REPLY_TOO_LARGE.len()].into_boxed_slice();
+        Self { bytes, length: 0, capacity, overflowed: false }
+    }
+
+    /// What has been written.
+    #[inline]
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// Forgets everything.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.rewind(0);
+    }
+
+    /// Whether nothing has been written.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Bytes written.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether something did not fit.
+    #[inline]
+    #[must_use]
+    pub fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// Forgets what was written behind `length`, and that something did not fit.
+    #[inline]
+    pub fn rewind(&mut self, length: usize) {
+        debug_assert!(length <= self.length);
+        self.length = length.min(self.length);
+        self.overflowed = false;
+    }
+
+    /// Appends bytes.
+    #[inline]
+    pub fn push(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        if end > self.capacity || self.overflowed {
+            self.overflowed = true;
+            return;
+        }
+        self.bytes[self.length..end].copy_from_slice(bytes);
+        self.length = end;
+    }
+
+    /// Appends a number.
+    #[inline]
+    pub fn push_number(&mut self, number: u64) {
+        // Most client flags are 0: one byte is cheaper to store than to copy.
+        if number < 10 {
+            return self.push(&[b'0' + number as u8]);
+        }
+        self.push(format_u64(number, &mut [0; U64_DIGITS_MAX]));
+    }
+
+    /// Ends the reply that began at `start`: if it did not fit, an error line takes its place. False if so.
+    #[inline]
+    pub fn settle(&mut self, start: usize) -> bool {
+        if !self.overflowed {
+            return true;
+        }
+        self.rewind(start);
+        let end = self.length + lines::REPLY_TOO_LARGE.len();
+        self.bytes[self.length..end].copy_from_slice(lines::REPLY_TOO_LARGE);
+        self.length = end;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_that_does_not_fit_becomes_one_error_line() {
+        let mut reply = ReplyBuffer::new(16);
+        reply.push(b"STORED\r\n");
+        let start = reply.len();
+        reply.push(b"VALUE k ");
+        reply.push(b"x");
+        reply.push(b"");
+        assert!(reply.overflowed());
+        assert!(!reply.settle(start));
+        assert_eq!(reply.as_bytes(), b"STORED\r\nSERVER_ERROR reply too large\r\n");
+        reply.clear();
+        assert!(reply.is_empty() && !reply.overflowed());
+        reply.push(&[b'x'; 16]);
+        assert!(reply.settle(0));
+        assert_eq!(reply.len(), 16);
+    }
+
+    #[test]
+    fn once_overflowed_nothing_smaller_slips_in() {
+        let mut reply = ReplyBuffer::new(4);
+        reply.push(b"12345");
+        reply.push_number(7);
+        assert!(reply.is_empty() && reply.overflowed());
+    }
+}

@@ -1,0 +1,315 @@
+//! The meta commands. A reply repeats the flags it was asked for in the client's order.
+
+use super::super::command::{Meta, MetaKey};
+use super::super::parse::error_lines::TOO_LARGE;
+use super::super::reply::{ReplyBuffer, lines};
+use super::{Executed, count_read, evict, finish};
+use crate::metrics::OpKind;
+use crate::request::{self, Arithmetic, Delete, Direction, Item, Op, Recache, Reply, Request, StoreMode};
+use crate::service::Context;
+use crate::table::Submission;
+use crate::time::{Expiry, Now};
+
+/// `mg`
+#[inline]
+pub(super) fn get(
+    context: &mut Context<'_>,
+    meta: &Meta<'_>,
+    key: &[u8],
+    reply: &mut ReplyBuffer,
+) -> Executed {
+    let now = context.now;
+    let op = Op::Get(request::Get {
+        touch: meta.touch.map(|exptime| exptime.expiry(now)),
+        vivify: meta.vivify.map(|exptime| exptime.expiry(now)),
+        recache_below_s: meta.recache.and_then(|exptime| exptime.seconds(now)),
+        new_cas: meta.new_cas,
+        claim: true,
+        peek: meta.has(b'u'),
+    });
+    match context.table.submit(now, &Request::new(key, op)) {
+        Submission::Done(Reply::Value(item)) => {
+            // `C`: a client that has this very item wants no second copy.
+            let value = (meta.has(b'v') && meta.compare_cas != Some(item.cas)).then_some(item.value);
+            push_status(reply, value);
+            push_flags(reply, meta, |reply, flag| push_item_flag(reply, flag, &item, now));
+            match item.recache {
+                Recache::Sent => reply.push(b" Z"),
+                Recache::None | Recache::Won => {}
+            }
+            if item.stale {
+                reply.push(b" X");
+            }
+            if item.recache == Recache::Won {
+                reply.push(b" W");
+            }
+            push_end(reply, value);
+            count_read(context, 1, 0);
+        }
+        Submission::Done(Reply::NotFound) => {
+            count_read(context, 0, 1);
+            if !meta.has(b'q') {
+                push_outcome(reply, meta, b"EN");
+            }
+        }
+        Submission::Done(Reply::OutOfMemory | Reply::TooLarge) => {
+            count_read(context, 0, 1);
+            reply.push(lines::OUT_OF_MEMORY);
+        }
+        Submission::Done(_) => reply.push(lines::UNHANDLED),
+        Submission::Pending => return Executed::Pending,
+    }
+    Executed::Done
+}
+
+/// `ms`
+pub(super) fn store(
+    context: &mut Context<'_>,
+    meta: &Meta<'_>,
+    key: &[u8],
+    mode: StoreMode,
+    value: &[u8],
+    reply: &mut ReplyBuffer,
+) -> Executed {
+    let now = context.now;
+    context.metrics.requested(OpKind::Store, 1);
+    let joins = matches!(mode, StoreMode::Append | StoreMode::Prepend);
+    let compare_cas = match mode {
+        StoreMode::Add => None,
+        // Here, and not for a set, memcached takes 0 for "no CAS".
+        StoreMode::Append | StoreMode::Prepend => meta.compare_cas.filter(|&cas| cas != 0),
+        StoreMode::Set | StoreMode::Replace => meta.compare_cas,
+    };
+    let op = Op::Store(request::Store {
+        mode,
+        value,
+        flags: meta.flags,
+        expiry: meta.touch.map_or(Expiry::NEVER, |exptime| exptime.expiry(now)),
+        compare_cas,
+        new_cas: meta.new_cas,
+        invalidate: meta.has(b'I') && !joins && compare_cas.is_some(),
+        vivify: meta.vivify.filter(|_| joins).map(|exptime| exptime.expiry(now)),
+    });
+    let (status, cas) = match context.table.submit(now, &Request::new(key, op)) {
+        Submission::Done(Reply::Stored { cas }) => (b"HD", cas),
+        Submission::Done(Reply::NotStored) => (b"NS", 0),
+        Submission::Done(Reply::Exists) => (b"EX", 0),
+        Submission::Done(Reply::NotFound) => (b"NF", 0),
+        Submission::Done(Reply::TooLarge) => {
+            evict(context, key);
+            return finish(false, TOO_LARGE, reply);
+        }
+        Submission::Done(Reply::OutOfMemory) => {
+            evict(context, key);
+            return finish(false, lines::OUT_OF_MEMORY_STORING, reply);
+        }
+        Submission::Done(_) => return finish(false, lines::UNHANDLED, reply),
+        Submission::Pending => return Executed::Pending,
+    };
+    if meta.has(b'q') && status == b"HD" {
+        return Executed::Done;
+    }
+    let size =
+        if joins && meta.has(b's') && status == b"HD" { joined_size(context, key) } else { value.len() };
+    reply.push(status);
+    push_flags(reply, meta, |reply, flag| match flag {
+        b'c' => push_flag_number(reply, b'c', cas),
+        b's' => push_flag_number(reply, b's', size as u64),
+        _ => {}
+    });
+    reply.push(b"\r\n");
+    Executed::Done
+}
+
+/// The size of an item that was just appended to: it is there, and nobody else is at the table.
+fn joined_size(context: &mut Context<'_>, key: &[u8]) -> usize {
+    let peek = Op::Get(request::Get { peek: true, ..request::Get::default() });
+    match context.table.submit(context.now, &Request::new(key, peek)) {
+        Submission::Done(Reply::Value(item)) => item.value.len(),
+        _ => 0,
+    }
+}
+
+/// `md`
+pub(super) fn delete(
+    context: &mut Context<'_>,
+    meta: &Meta<'_>,
+    key: &[u8],
+    reply: &mut ReplyBuffer,
+) -> Executed {
+    let now = context.now;
+    context.metrics.requested(OpKind::Delete, 1);
+    let mark_stale = meta.has(b'I');
+    let op = Op::Delete(Delete {
+        compare_cas: meta.compare_cas,
+        mark_stale,
+        drop_value: meta.has(b'x'),
+        touch: meta.touch.filter(|_| mark_stale).map(|exptime| exptime.expiry(now)),
+        new_cas: meta.new_cas,
+    });
+    match context.table.submit(now, &Request::new(key, op)) {
+        Submission::Done(Reply::Deleted) if meta.has(b'q') => {}
+        Submission::Done(Reply::Deleted) => push_outcome(reply, meta, b"HD"),
+        Submission::Done(Reply::NotFound) => push_outcome(reply, meta, b"NF"),
+        Submission::Done(Reply::Exists) => push_outcome(reply, meta, b"EX"),
+        Submission::Done(Reply::OutOfMemory) => reply.push(lines::OUT_OF_MEMORY),
+        Submission::Done(_) => reply.push(lines::UNHANDLED),
+        Submission::Pending => return Executed::Pending,
+    }
+    Executed::Done
+}
+
+/// `ma`
+pub(super) fn arithmetic(
+    context: &mut Context<'_>,
+    meta: &Meta<'_>,
+    key: &[u8],
+    direction: Direction,
+    reply: &mut ReplyBuffer,
+) -> Executed {
+    let now = context.now;
+    context.metrics.requested(OpKind::Arithmetic, 1);
+    let op = Op::Arithmetic(Arithmetic {
+        direction,
+        delta: meta.delta,
+        initial: meta.vivify.map(|exptime| (meta.initial, exptime.expiry(now))),
+        touch: meta.touch.map(|exptime| exptime.expiry(now)),
+        compare_cas: meta.compare_cas.filter(|&cas| cas != 0),
+        new_cas: meta.new_cas,
+    });
+    match context.table.submit(now, &Request::new(key, op)) {
+        Submission::Done(Reply::Value(_)) if meta.has(b'q') => {}
+        Submission::Done(Reply::Value(item)) => {
+            let value = meta.has(b'v').then_some(item.value);
+            push_status(reply, value);
+            push_flags(reply, meta, |reply, flag| {
+                if matches!(flag, b'c' | b't') {
+                    push_item_flag(reply, flag, &item, now);
+                }
+            });
+            push_end(reply, value);
+        }
+        Submission::Done(Reply::NotFound) => push_outcome(reply, meta, b"NF"),
+        Submission::Done(Reply::NotStored) => push_outcome(reply, meta, b"NS"),
+        Submission::Done(Reply::Exists) => push_outcome(reply, meta, b"EX"),
+        Submission::Done(Reply::NotANumber) => reply.push(lines::NON_NUMERIC),
+        Submission::Done(Reply::OutOfMemory | Reply::TooLarge) => reply.push(lines::OUT_OF_MEMORY),
+        Submission::Done(_) => reply.push(lines::UNHANDLED),
+        Submission::Pending => return Executed::Pending,
+    }
+    Executed::Done
+}
+
+/// `me`
+pub(super) fn debug(
+    context: &mut Context<'_>,
+    name: MetaKey<'_>,
+    key: &[u8],
+    reply: &mut ReplyBuffer,
+) -> Executed {
+    let now = context.now;
+    context.metrics.requested(OpKind::Other, 1);
+    let peek = Op::Get(request::Get { peek: true, ..request::Get::default() });
+    match context.table.submit(now, &Request::new(key, peek)) {
+        Submission::Done(Reply::Value(item)) => {
+            reply.push(b"ME ");
+            reply.push(name.word);
+            reply.push(b" exp=");
+            push_remaining(reply, &item, now);
+            reply.push(b" la=");
+            reply.push_number(u64::from(item.idle_s));
+            reply.push(b" cas=");
+            reply.push_number(item.cas);
+            reply.push(if item.fetched { b" fetch=yes" } else { b" fetch=no" });
+            // There are no slab classes; clients that read the line expect a number.
+            reply.push(b" cls=1 size=");
+            reply.push_number((key.len() + item.value.len()) as u64);
+            reply.push(b"\r\n");
+        }
+        Submission::Done(_) => reply.push(lines::META_MISS),
+        Submission::Pending => return Executed::Pending,
+    }
+    Executed::Done
+}
+
+/// `VA <size>` before a value, `HD` without.
+#[inline]
+fn push_status(reply: &mut ReplyBuffer, value: Option<&[u8]>) {
+    match value {
+        Some(value) => {
+            reply.push(b"VA ");
+            reply.push_number(value.len() as u64);
+        }
+        None => reply.push(b"HD"),
+    }
+}
+
+/// The end of the line, and the value.
+#[inline]
+fn push_end(reply: &mut ReplyBuffer, value: Option<&[u8]>) {
+    reply.push(b"\r\n");
+    if let Some(value) = value {
+        reply.push(value);
+        reply.push(b"\r\n");
+    }
+}
+
+/// A line of nothing but a code and what a client sent along to know the reply by.
+fn push_outcome(reply: &mut ReplyBuffer, meta: &Meta<'_>, code: &[u8; 2]) {
+    reply.push(code);
+    push_flags(reply, meta, |_, _| {});
+    reply.push(b"\r\n");
+}
+
+/// Key and opaque where the client had them, and `push_other` for every other flag.
+#[inline]
+fn push_flags(reply: &mut ReplyBuffer, meta: &Meta<'_>, mut push_other: impl FnMut(&mut ReplyBuffer, u8)) {
+    for word in meta.words {
+        match word[0] {
+            b'O' => {
+                reply.push(b" ");
+                reply.push(word);
+            }
+            b'k' => {
+                reply.push(b" k");
+                reply.push(meta.key.word);
+                if meta.key.binary {
+                    reply.push(b" b");
+                }
+            }
+            flag => push_other(reply, flag),
+        }
+    }
+}
+
+/// What `mg` tells of an item.
+#[inline]
+fn push_item_flag(reply: &mut ReplyBuffer, flag: u8, item: &Item<'_>, now: Now) {
+    match flag {
+        b'c' => push_flag_number(reply, b'c', item.cas),
+        b'f' => push_flag_number(reply, b'f', u64::from(item.flags)),
+        b'h' => push_flag_number(reply, b'h', u64::from(item.fetched)),
+        b'l' => push_flag_number(reply, b'l', u64::from(item.idle_s)),
+        b's' => push_flag_number(reply, b's', item.value.len() as u64),
+        b't' => {
+            reply.push(b" t");
+            push_remaining(reply, item, now);
+        }
+        _ => {}
+    }
+}
+
+#[inline]
+fn push_flag_number(reply: &mut ReplyBuffer, flag: u8, number: u64) {
+    reply.push(&[b' ', flag]);
+    reply.push_number(number);
+}
+
+/// Seconds left, -1 for an item that stays.
+#[inline]
+fn push_remaining(reply: &mut ReplyBuffer, item: &Item<'_>, now: Now) {
+    match item.expiry.remaining_s(now) {
+        Some(seconds) => reply.push_number(seconds),
+        None => reply.push(b"-1"),
+    }
+}

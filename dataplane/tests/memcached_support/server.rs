@@ -1,0 +1,148 @@
+//! A real memcached on loopback, and clients that know where its replies end.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A memcached process, stopped when dropped.
+pub(crate) struct RealMemcached {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl RealMemcached {
+    /// Starts one on a free port, TCP and UDP.
+    pub(crate) fn start() -> Self {
+        let started = Instant::now();
+        loop {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            let address = listener.local_addr().expect("bound");
+            drop(listener);
+            let port = address.port().to_string();
+            // Its LRU threads take items for moments, and then a number is replaced instead of changed: replies
+            // would differ from run to run.
+            let child = Command::new("memcached")
+                .args([
+                    "-u",
+                    "nobody",
+                    "-l",
+                    "127.0.0.1",
+                    "-t",
+                    "1",
+                    "-p",
+                    &port,
+                    "-U",
+                    &port,
+                    "-o",
+                    "no_modern",
+                ])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("memcached did not start: install it (apt-get install memcached)");
+            let mut server = Self { child, address };
+            // Another process may take the port between the two binds: then it exits, and the next port is tried.
+            while server.child.try_wait().expect("a child of ours").is_none() {
+                if TcpStream::connect_timeout(&address, DEADLINE).is_ok() {
+                    return server;
+                }
+                assert!(started.elapsed() < DEADLINE, "memcached does not listen on {address}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(started.elapsed() < DEADLINE, "memcached exits at once: run it by hand to see why");
+        }
+    }
+}
+
+impl Drop for RealMemcached {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The reply that marks the end of whatever came before it.
+pub(crate) const MARK: &[u8] = b"mg end-of-reply k\r\n";
+const MARK_REPLY: &[u8] = b"EN kend-of-reply\r\n";
+
+/// What is before the mark's reply.
+pub(crate) fn before_mark(mut replies: Vec<u8>) -> Vec<u8> {
+    assert!(replies.ends_with(MARK_REPLY), "no mark at the end of {:?}", String::from_utf8_lossy(&replies));
+    replies.truncate(replies.len() - MARK_REPLY.len());
+    replies
+}
+
+/// A client over TCP.
+pub(crate) struct StreamClient(TcpStream);
+
+impl StreamClient {
+    pub(crate) fn connect(server: &RealMemcached) -> Self {
+        let stream = TcpStream::connect(server.address).expect("it listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        stream.set_nodelay(true).expect("no delay");
+        Self(stream)
+    }
+
+    /// Sends bytes and a mark, and gives back every reply up to the mark's.
+    pub(crate) fn ask(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.0.write_all(&[bytes, MARK].concat()).expect("it reads");
+        let mut replies = Vec::new();
+        let mut buffer = [0; 65536];
+        while !replies.ends_with(MARK_REPLY) {
+            let count = self.0.read(&mut buffer).unwrap_or_else(|error| {
+                panic!(
+                    "{error} after {:?} to {:?}",
+                    String::from_utf8_lossy(&replies),
+                    String::from_utf8_lossy(bytes)
+                )
+            });
+            assert!(count > 0, "it closed the stream at {:?}", String::from_utf8_lossy(bytes));
+            replies.extend_from_slice(&buffer[..count]);
+        }
+        before_mark(replies)
+    }
+}
+
+/// A client over UDP.
+pub(crate) struct DatagramClient {
+    socket: UdpSocket,
+    request_id: u16,
+}
+
+impl DatagramClient {
+    pub(crate) fn connect(server: &RealMemcached) -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        socket.connect(server.address).expect("loopback");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        Self { socket, request_id: 0 }
+    }
+
+    /// Sends one message.
+    pub(crate) fn send(&mut self, message: &[u8]) {
+        self.request_id = self.request_id.wrapping_add(1);
+        let [high, low] = self.request_id.to_be_bytes();
+        let header = [high, low, 0, 0, 0, 1, 0, 0];
+        self.socket.send(&[&header, message].concat()).expect("loopback");
+    }
+
+    /// Sends one message, then a mark in a datagram of its own; gives back the datagrams before the mark's.
+    pub(crate) fn ask(&mut self, message: &[u8]) -> Vec<Vec<u8>> {
+        self.send(message);
+        self.send(MARK);
+        let mut datagrams = Vec::new();
+        loop {
+            let mut buffer = vec![0; 65536];
+            let count = self.socket.recv(&mut buffer).expect("the mark is answered");
+            buffer.truncate(count);
+            if buffer[..2] == self.request_id.to_be_bytes() {
+                assert_eq!(buffer[8..], *MARK_REPLY);
+                return datagrams;
+            }
+            datagrams.push(buffer);
+        }
+    }
+}
