@@ -5,6 +5,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | [`port`] | batches of frames in and out of one NIC queue (AF_XDP, or a simulated wire) |
 //! | [`net`] | frames to datagrams and back |
 //! | [`service`] | what is served on a port: the trait that users of this framework implement |
 //! | [`protocol`] | bytes to requests, replies to bytes |
@@ -19,6 +20,7 @@ pub mod limits;
 pub mod memory;
 pub mod metrics;
 pub mod net;
+pub mod port;
 pub mod protocol;
 pub mod request;
 pub mod service;
