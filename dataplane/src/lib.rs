@@ -7,10 +7,12 @@
 //! |---|---|
 //! | [`port`] | batches of frames in and out of one NIC queue (AF_XDP, or a simulated wire) |
 //! | [`net`] | frames to datagrams and back |
+//! | [`transport`] | datagrams for services: over a port, or from the companion socket |
 //! | [`service`] | what is served on a port: the trait that users of this framework implement |
 //! | [`protocol`] | bytes to requests, replies to bytes |
 //! | [`request`] | the one request and reply model of every front end |
 //! | [`table`] | what a shard stores |
+//! | [`worker`] | the pinned poll loop that joins the above, and the one place that sleeps |
 //!
 //! [`simulation`] runs all of it in one thread on a simulated wire. Beneath them: [`config`], [`topology`],
 //! [`memory`], [`metrics`], [`limits`] and [`time`].
@@ -24,6 +26,9 @@ pub mod port;
 pub mod protocol;
 pub mod request;
 pub mod service;
+pub mod simulation;
 pub mod table;
 pub mod time;
 pub mod topology;
+pub mod transport;
+pub mod worker;

@@ -1,0 +1,256 @@
+//! Runs a worker on its core: reads the clock once a round, polls, beats the heart, and sleeps when there is nothing
+//! to do. This is the one place of the request path that sleeps or reads a clock.
+//!
+//! Each round starts with a reading of the clock; the time up to the next reading is the poll's, so a batch's
+//! latency and the busy and idle times cost no reading of their own.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+
+use arrayvec::ArrayVec;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+
+use super::Worker;
+use super::wake::Wake;
+use crate::config::Idle;
+use crate::limits::{QUEUES_MAX, SLEEP_NS_MAX};
+use crate::metrics::WorkerMetrics;
+use crate::port::{FrameAccounts, Port, PortError, QueueOwner};
+use crate::time::{NS_PER_MS, NS_PER_S, Now};
+use crate::transport::bypass::Bypass;
+
+/// How often gauges are published and commands are looked for.
+const HOUSEKEEPING_NS: u64 = 50 * NS_PER_MS;
+/// Sleep while frames wait for room in the device, or reception for frames.
+const BACKLOG_SLEEP_NS: u64 = 100_000;
+/// Longest a stopping worker goes on answering what it has.
+const DRAIN_NS_MAX: u64 = NS_PER_S;
+/// Rounds in a row without work after which a stopping worker is drained.
+const DRAIN_IDLE_ROUNDS: u32 = 64;
+
+/// Writes a heartbeat: called each round with the monotonic time, in nanoseconds.
+pub type Beat = Box<dyn FnMut(u64) + Send>;
+
+/// What the control plane tells a worker.
+pub enum Command<P, Q> {
+    /// Serve this lane in the place of the one that failed.
+    ReplaceLane {
+        /// Its number.
+        number: usize,
+        /// The lane.
+        lane: Box<Bypass<P, Q>>,
+        /// Its queue's heartbeat.
+        beat: Beat,
+    },
+    /// Give this lane up: its interface is gone.
+    DropLane {
+        /// Its number.
+        number: usize,
+    },
+    /// Answer what has arrived, then end.
+    Stop,
+}
+
+/// What a worker tells the control plane.
+#[derive(Debug)]
+pub enum Event {
+    /// A lane failed and is no longer served.
+    LaneFailed {
+        /// The worker's number.
+        worker: usize,
+        /// The lane's number.
+        lane: usize,
+        /// Why.
+        error: PortError,
+    },
+    /// The worker hit a broken invariant and ended; its queues pass to the kernel.
+    Panicked {
+        /// The worker's number.
+        worker: usize,
+    },
+    /// The worker ended as it was told.
+    Stopped {
+        /// The worker's number.
+        worker: usize,
+        /// Where its frames were at the end.
+        accounts: FrameAccounts,
+    },
+}
+
+/// What a worker's thread needs besides the worker.
+pub struct Driver<P, Q> {
+    /// The worker's number.
+    pub number: usize,
+    /// How it waits for work.
+    pub idle: Idle,
+    /// The worker's own heartbeat, which the companion and the sentinel read.
+    pub beat: Beat,
+    /// The heartbeat of each lane's queue, by the lane's number, which the XDP program reads. It stops when the lane
+    /// fails.
+    pub lane_beats: Vec<Option<Beat>>,
+    /// Commands, each followed by a wake.
+    pub commands: Receiver<Command<P, Q>>,
+    /// Wakes the worker: commands and companion requests.
+    pub wake: Wake,
+    /// Woken when companion requests were answered.
+    pub companion_wake: Option<Wake>,
+    /// Where events go.
+    pub events: Sender<Event>,
+}
+
+impl<P: Port, Q: QueueOwner> Driver<P, Q> {
+    /// Runs the worker on the calling thread until it is told to stop.
+    pub fn run(mut self, mut worker: Worker<P, Q>) {
+        let metrics = Arc::clone(worker.shard().metrics());
+        let spin_ns = match self.idle {
+            Idle::Adaptive { spin_us } => Some(u64::from(spin_us) * 1_000),
+            Idle::Busy => None,
+        };
+        let mut now = Now::read();
+        let mut last_work_ns = now.monotonic_ns;
+        let mut housekeeping_ns = 0;
+        let mut drain: Option<Drain> = None;
+        loop {
+            (self.beat)(now.monotonic_ns);
+            for beat in self.lane_beats.iter_mut().flatten() {
+                beat(now.monotonic_ns);
+            }
+            let progress = worker.poll(now);
+            let taken = progress.taken;
+            let worked = taken > 0;
+            if progress.companion_taken > 0
+                && let Some(wake) = &self.companion_wake
+            {
+                wake.wake();
+            }
+            if let Some((lane, error)) = progress.failed {
+                self.lane_failed(lane, error);
+            }
+
+            let after = Now::read();
+            account(&metrics, taken, after.monotonic_ns.saturating_sub(now.monotonic_ns));
+            now = after;
+            if worked {
+                last_work_ns = now.monotonic_ns;
+            }
+
+            if now.monotonic_ns >= housekeeping_ns {
+                housekeeping_ns = now.monotonic_ns + HOUSEKEEPING_NS;
+                worker.publish();
+                if self.obey(&mut worker) && drain.is_none() {
+                    drain = Some(Drain { until_ns: now.monotonic_ns + DRAIN_NS_MAX, idle_rounds: 0 });
+                }
+            }
+            if let Some(drain) = &mut drain {
+                if drain.is_over(worked, now.monotonic_ns, &worker) {
+                    break;
+                }
+                continue;
+            }
+
+            let idle_ns = now.monotonic_ns.saturating_sub(last_work_ns);
+            match spin_ns {
+                Some(spin_ns) if !worked && idle_ns >= spin_ns => {
+                    if self.sleep(&worker) {
+                        housekeeping_ns = 0;
+                    }
+                    let woken = Now::read();
+                    metrics.sleeps.increment();
+                    metrics.asleep_ns.add(woken.monotonic_ns.saturating_sub(now.monotonic_ns));
+                    now = woken;
+                    // What woke it is polled for at once, and spun for anew only when there was something.
+                }
+                _ if !worked => std::hint::spin_loop(),
+                _ => {}
+            }
+        }
+        worker.publish();
+        let accounts = worker.accounts();
+        let _ = self.events.send(Event::Stopped { worker: self.number, accounts });
+    }
+
+    /// Takes a failed lane out of service and passes the failure on.
+    #[cold]
+    fn lane_failed(&mut self, lane: usize, error: PortError) {
+        if let Some(beat) = self.lane_beats.get_mut(lane) {
+            *beat = None;
+        }
+        // Nobody listens any more when the control plane has gone first: nothing to tell it then.
+        let _ = self.events.send(Event::LaneFailed { worker: self.number, lane, error });
+    }
+
+    /// Carries out commands. True when one of them is to stop, or nobody is left to give any.
+    fn obey(&mut self, worker: &mut Worker<P, Q>) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::ReplaceLane { number, lane, beat }) => {
+                    worker.replace_lane(number, *lane);
+                    worker.shard().metrics().rebinds.increment();
+                    if self.lane_beats.len() <= number {
+                        self.lane_beats.resize_with(number + 1, || None);
+                    }
+                    self.lane_beats[number] = Some(beat);
+                }
+                Ok(Command::DropLane { number }) => {
+                    worker.drop_lane(number);
+                    if let Some(beat) = self.lane_beats.get_mut(number) {
+                        *beat = None;
+                    }
+                }
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return true,
+                Err(TryRecvError::Empty) => return false,
+            }
+        }
+    }
+
+    /// Sleeps until a frame, a companion request or a command comes, but never so long that the heartbeat grows
+    /// stale. True when it was woken by the control plane.
+    fn sleep(&self, worker: &Worker<P, Q>) -> bool {
+        let mut handles: ArrayVec<BorrowedFd<'_>, { QUEUES_MAX + 1 }> = ArrayVec::new();
+        handles.push(self.wake.as_fd());
+        handles.extend(worker.lanes().filter_map(|(_, lane)| lane.wait_handle()));
+        let mut polled: ArrayVec<PollFd<'_>, { QUEUES_MAX + 1 }> =
+            handles.iter().map(|handle| PollFd::from_borrowed_fd(*handle, PollFlags::IN)).collect();
+        // Neither room in the device nor frames coming back from it are signalled.
+        let backlog = worker.lanes().any(|(_, lane)| lane.has_backlog() || lane.accounts().filling == 0);
+        let timeout_ns = if backlog { BACKLOG_SLEEP_NS } else { SLEEP_NS_MAX };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(timeout_ns).expect("less than a second") };
+        // A signal or a failure wakes it early, which costs one empty round.
+        let _ = poll(&mut polled, Some(&timeout));
+        !polled[0].revents().is_empty() && self.wake.clear()
+    }
+}
+
+/// A worker on its way out.
+struct Drain {
+    until_ns: u64,
+    idle_rounds: u32,
+}
+
+impl Drain {
+    fn is_over<P: Port, Q: QueueOwner>(
+        &mut self,
+        worked: bool,
+        monotonic_ns: u64,
+        worker: &Worker<P, Q>,
+    ) -> bool {
+        self.idle_rounds = if worked { 0 } else { self.idle_rounds + 1 };
+        let quiet = self.idle_rounds >= DRAIN_IDLE_ROUNDS && worker.accounts().sending == 0;
+        quiet || monotonic_ns >= self.until_ns
+    }
+}
+
+/// Books the time of one poll.
+#[inline]
+fn account(metrics: &WorkerMetrics, taken: usize, elapsed_ns: u64) {
+    if taken > 0 {
+        metrics.polls_busy.increment();
+        metrics.busy_ns.add(elapsed_ns);
+        metrics.latency.record(elapsed_ns, taken as u64);
+    } else {
+        metrics.polls_idle.increment();
+        metrics.idle_ns.add(elapsed_ns);
+    }
+}

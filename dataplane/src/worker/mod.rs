@@ -1,0 +1,120 @@
+//! The pinned poll loop. A [`Worker`] is a pure step, [`Worker::poll`], over the ports, the companion, the table and
+//! the time it is given: it knows neither which port nor which clock that is. [`driver`] runs it on a core, and is
+//! the one place that sleeps.
+
+pub mod driver;
+mod listener;
+mod shard;
+pub mod wake;
+
+pub use listener::Listener;
+pub use shard::Shard;
+
+use std::sync::Arc;
+
+use self::shard::Serving;
+use crate::metrics::WorkerMetrics;
+use crate::port::{FrameAccounts, Port, PortError, QueueOwner};
+use crate::time::Now;
+use crate::transport::bypass::Bypass;
+use crate::transport::companion::CompanionWorkerEnd;
+
+/// Companion datagrams handled in one poll: they are the exception, and must not keep the ports waiting.
+const COMPANION_BATCH: usize = 16;
+
+/// One worker: its queues, its companion and its shard.
+pub struct Worker<P, Q> {
+    lanes: Vec<Option<Bypass<P, Q>>>,
+    companion: Option<CompanionWorkerEnd>,
+    shard: Shard,
+    metrics: Arc<WorkerMetrics>,
+}
+
+/// What one poll did.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Frames and companion datagrams taken.
+    pub taken: usize,
+    /// The first lane that failed, taken out of the worker, and why.
+    pub failed: Option<(usize, PortError)>,
+    /// Companion datagrams among them: the companion waits for their replies and buffers.
+    pub companion_taken: usize,
+}
+
+impl<P: Port, Q: QueueOwner> Worker<P, Q> {
+    /// A worker over these queues; a lane's number is its place here.
+    #[must_use]
+    pub fn new(lanes: Vec<Bypass<P, Q>>, companion: Option<CompanionWorkerEnd>, shard: Shard) -> Self {
+        let metrics = Arc::clone(shard.metrics());
+        Self { lanes: lanes.into_iter().map(Some).collect(), companion, shard, metrics }
+    }
+
+    /// One step: takes what has arrived, answers it, sends the answers. Never blocks.
+    pub fn poll(&mut self, now: Now) -> Progress {
+        let mut progress = Progress::default();
+        let Self { lanes, companion, shard, metrics } = self;
+        for (number, place) in lanes.iter_mut().enumerate() {
+            // One failure a poll: what a later lane says would be lost.
+            if progress.failed.is_some() {
+                break;
+            }
+            let Some(lane) = place else { continue };
+            match lane.poll(metrics, &mut Serving { shard, now }) {
+                Ok(frames) => progress.taken += frames,
+                Err(error) if error.recovers_by_itself() => {}
+                Err(error) => {
+                    *place = None;
+                    progress.failed = Some((number, error));
+                }
+            }
+        }
+        if let Some(companion) = companion {
+            let done = companion
+                .poll(COMPANION_BATCH, metrics, |datagram, replies| shard.serve(now, datagram, replies));
+            progress.taken += done.taken;
+            progress.companion_taken = done.taken;
+        }
+        shard.poll(now);
+        progress
+    }
+
+    /// Puts a lane in the place of one that failed.
+    pub fn replace_lane(&mut self, number: usize, lane: Bypass<P, Q>) {
+        if number >= self.lanes.len() {
+            self.lanes.resize_with(number + 1, || None);
+        }
+        self.lanes[number] = Some(lane);
+    }
+
+    /// Gives a lane up; what it held is gone.
+    pub fn drop_lane(&mut self, number: usize) {
+        if let Some(lane) = self.lanes.get_mut(number) {
+            *lane = None;
+        }
+    }
+
+    /// The lanes in service, each with its number.
+    pub fn lanes(&self) -> impl Iterator<Item = (usize, &Bypass<P, Q>)> {
+        self.lanes.iter().enumerate().filter_map(|(number, lane)| lane.as_ref().map(|lane| (number, lane)))
+    }
+
+    /// Where every frame of every lane is, between polls.
+    #[must_use]
+    pub fn accounts(&self) -> FrameAccounts {
+        self.lanes().fold(FrameAccounts::default(), |sum, (_, lane)| sum + lane.accounts())
+    }
+
+    /// The shard.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// Brings the gauges up to date; too slow for every poll, wanted some times a second.
+    pub fn publish(&self) {
+        let accounts = self.accounts();
+        self.metrics.frames_total.set(accounts.total);
+        self.metrics.frames_lost.set(accounts.lost());
+        self.shard.publish();
+    }
+}
