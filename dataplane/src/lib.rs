@@ -5,6 +5,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | [`steer`] | the XDP program: load, attach, feed, ask the kernel about it |
 //! | [`port`] | batches of frames in and out of one NIC queue (AF_XDP, or a simulated wire) |
 //! | [`net`] | frames to datagrams and back |
 //! | [`transport`] | datagrams for services: over a port, or from the companion socket |
@@ -27,6 +28,7 @@ pub mod protocol;
 pub mod request;
 pub mod service;
 pub mod simulation;
+pub mod steer;
 pub mod table;
 pub mod time;
 pub mod topology;

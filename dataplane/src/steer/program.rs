@@ -1,0 +1,398 @@
+//! The handle of a loaded program: attached and owned, or adopted, and fed.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use aya::EbpfLoader;
+use aya::programs::Xdp;
+use dataplane_ebpf::layout::{self, LAYOUT_VERSION, PROGRAM, Settings};
+use dataplane_ebpf::verdict::{Action, Verdict};
+use libbpf_rs::query::{LinkInfo, LinkTypeInfo};
+
+use super::attach::{self, Attached, AttachedMode, Interface};
+use super::heartbeat::HeartbeatMap;
+use super::maps::{Maps, Plain};
+use super::object::object;
+use super::pin::PinFolder;
+use super::services::{ServiceRule, Services};
+use super::{ProgramLog, SteerError, kernel};
+use crate::config::{Attachment, SteerLogLevel, XdpMode};
+use crate::limits::{PACKET_BYTES_MAX, QUEUES_MAX};
+
+const _: () = assert!(PACKET_BYTES_MAX == layout::PACKET_BYTES_MAX);
+
+/// A loaded steering program.
+///
+/// Owned: dropping it, or the death of this process, detaches the program. Adopted: the program stays attached, and
+/// with the sockets gone all traffic passes to the kernel.
+pub struct Steer {
+    program: OwnedFd,
+    program_id: u32,
+    maps: Maps,
+    services: Services,
+    attached: Option<Place>,
+}
+
+/// Where a program is attached.
+struct Place {
+    interface: Interface,
+    mode: AttachedMode,
+    fallback: Option<String>,
+    attachment: Attachment,
+    /// Owned: keeps the program attached. Adopted: the pin does.
+    _link: OwnedFd,
+    /// Adopted: keeps other daemons out.
+    folder: Option<PinFolder>,
+}
+
+/// A program in the kernel whose maps have yet to be taken.
+struct Loaded {
+    object: aya::Ebpf,
+    program: OwnedFd,
+    program_id: u32,
+}
+
+impl Loaded {
+    fn load() -> Result<Self, SteerError> {
+        let bytes = object()?;
+        let mut object = EbpfLoader::new().load(&bytes)?;
+        let program: &mut Xdp =
+            object.program_mut(PROGRAM).ok_or(SteerError::Incomplete { what: PROGRAM })?.try_into()?;
+        program.load()?;
+        let program_id = program.info()?.id();
+        let descriptor = program
+            .fd()?
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|source| SteerError::kernel("duplicating the program's descriptor", source))?;
+        Ok(Self { object, program: descriptor, program_id })
+    }
+
+    fn pin(&self, folder: &PinFolder) -> Result<(), SteerError> {
+        for &name in layout::MAPS {
+            let map = self.object.map(name).ok_or(SteerError::Incomplete { what: name })?;
+            let path = folder.map_path(name);
+            map.pin(&path).map_err(|error| {
+                SteerError::pin("pinning", path, std::io::Error::other(error.to_string()))
+            })?;
+        }
+        let path = folder.program_path();
+        kernel::pin(self.program.as_fd(), &path).map_err(|source| SteerError::pin("pinning", path, source))
+    }
+
+    fn into_steer(mut self, level: SteerLogLevel) -> Result<Steer, SteerError> {
+        let maps = Maps::take(&mut self.object)?;
+        let mut steer = Steer::new(self.program, self.program_id, maps)?;
+        steer.write_settings(level)?;
+        Ok(steer)
+    }
+}
+
+impl Steer {
+    /// Loads the program and attaches it nowhere: for [`Steer::test_run`].
+    ///
+    /// # Errors
+    /// [`SteerError::NotPermitted`], or that the kernel does not accept the object.
+    pub fn load(level: SteerLogLevel) -> Result<Self, SteerError> {
+        Loaded::load()?.into_steer(level)
+    }
+
+    /// Loads the program and attaches it by a link that goes with this handle. It steers nothing until services are
+    /// set and sockets registered.
+    ///
+    /// # Errors
+    /// [`SteerError::NoInterface`], [`SteerError::Foreign`], [`SteerError::NativeUnsupported`] (never with
+    /// [`XdpMode::Auto`]), [`SteerError::NotPermitted`], or that the kernel does not accept the object.
+    pub fn attach_owned(interface: &str, mode: XdpMode, level: SteerLogLevel) -> Result<Self, SteerError> {
+        let interface = Interface::find(interface)?;
+        let mut steer = Self::load(level)?;
+        let Attached { link, mode, fallback } = attach::attach(steer.program.as_fd(), &interface, mode)?;
+        let attachment = Attachment::Owned;
+        steer.attached = Some(Place { interface, mode, fallback, attachment, _link: link, folder: None });
+        Ok(steer)
+    }
+
+    /// Loads the program, attaches it and pins link, program and maps under `directory`, for a daemon to adopt.
+    /// Dropping the handle leaves it all in place.
+    ///
+    /// # Errors
+    /// As [`Steer::attach_owned`]; [`SteerError::AlreadyLoaded`], [`SteerError::Held`], [`SteerError::Pin`].
+    pub fn load_and_pin(
+        interface: &str,
+        mode: XdpMode,
+        level: SteerLogLevel,
+        services: &[ServiceRule],
+        directory: &Path,
+    ) -> Result<Self, SteerError> {
+        let interface = Interface::find(interface)?;
+        let folder = PinFolder::create(directory, &interface.name)?;
+        let mut place = None;
+        let result = Loaded::load().and_then(|loaded| {
+            loaded.pin(&folder)?;
+            let mut steer = loaded.into_steer(level)?;
+            steer.set_services(services)?;
+            let attached = attach::attach(steer.program.as_fd(), &interface, mode)?;
+            // Last, so that what is found pinned is whole.
+            let path = folder.link_path();
+            kernel::pin(attached.link.as_fd(), &path)
+                .map_err(|source| SteerError::pin("pinning", path, source))?;
+            place = Some(attached);
+            Ok(steer)
+        });
+        let mut steer = match result {
+            Ok(steer) => steer,
+            Err(error) => {
+                if let Err(second) = folder.remove() {
+                    tracing::warn!(%second, "what was pinned so far could not be removed");
+                }
+                return Err(error);
+            }
+        };
+        steer.attached = place.map(|Attached { link, mode, fallback }| Place {
+            interface,
+            mode,
+            fallback,
+            attachment: Attachment::Adopted,
+            _link: link,
+            folder: Some(folder),
+        });
+        Ok(steer)
+    }
+
+    /// Takes over what [`Steer::load_and_pin`] left under `directory`. Services stay as they are until they are set;
+    /// heartbeats and sticky flows of an earlier daemon are forgotten.
+    ///
+    /// # Errors
+    /// [`SteerError::NotLoaded`], [`SteerError::Held`] while another daemon has it, [`SteerError::Layout`] when
+    /// another version made it, [`SteerError::Detached`] when the interface was made anew since.
+    pub fn adopt(interface: &str, directory: &Path, level: SteerLogLevel) -> Result<Self, SteerError> {
+        let interface = Interface::find(interface)?;
+        let folder = PinFolder::open(directory, &interface.name)?;
+        check_layout(&folder, &interface.name)?;
+        let not_loaded =
+            || SteerError::NotLoaded { interface: interface.name.clone(), directory: directory.to_owned() };
+        let link = folder.open_object(&folder.link_path())?.ok_or_else(not_loaded)?;
+        let program = folder.open_object(&folder.program_path())?.ok_or_else(not_loaded)?;
+        let info = LinkInfo::from_fd(link.as_fd()).map_err(|error| SteerError::Kernel {
+            action: "asking for the pinned link",
+            source: std::io::Error::other(error),
+        })?;
+        let on = match info.info {
+            LinkTypeInfo::Xdp(info) => info.ifindex,
+            _ => 0,
+        };
+        let attached = kernel::query_xdp(interface.index)
+            .map_err(|source| SteerError::kernel("asking what is attached to the interface", source))?;
+        let mode = match attached {
+            Some((program, Some(mode))) if on == interface.index && program == info.prog_id => mode,
+            _ => {
+                return Err(SteerError::Detached {
+                    interface: interface.name.clone(),
+                    path: folder.link_path(),
+                });
+            }
+        };
+        let maps = Maps::open(folder.path())?;
+        let mut steer = Self::new(program, info.prog_id, maps)?;
+        steer.forget_the_past()?;
+        steer.write_settings(level)?;
+        steer.attached = Some(Place {
+            interface,
+            mode,
+            fallback: None,
+            attachment: Attachment::Adopted,
+            _link: link,
+            folder: Some(folder),
+        });
+        Ok(steer)
+    }
+
+    fn new(program: OwnedFd, program_id: u32, maps: Maps) -> Result<Self, SteerError> {
+        let services = Services::new(&maps)?;
+        Ok(Self { program, program_id, maps, services, attached: None })
+    }
+
+    /// What an earlier daemon left says nothing of this one.
+    fn forget_the_past(&mut self) -> Result<(), SteerError> {
+        self.heartbeats()?.reset();
+        let fail = |source| SteerError::map(layout::FLOWS, source);
+        let flows: Vec<_> = self.maps.flows.keys().collect::<Result<_, _>>().map_err(fail)?;
+        for flow in flows {
+            match self.maps.flows.remove(&flow) {
+                // The program evicts and removes flows too.
+                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(source) => return Err(fail(source)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of the interface: detaches an owned program, leaves an adopted one to whoever adopts it next. Dropping
+    /// the handle does the same.
+    pub fn let_go(&mut self) {
+        self.attached = None;
+    }
+
+    /// The program's number in the kernel.
+    #[must_use]
+    pub fn program_id(&self) -> u32 {
+        self.program_id
+    }
+
+    /// Name of the interface it is attached to; `None` when it was only loaded.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        self.attached.as_ref().map(|place| place.interface.name.as_str())
+    }
+
+    /// How it runs; `None` when it was only loaded.
+    #[must_use]
+    pub fn mode(&self) -> Option<AttachedMode> {
+        self.attached.as_ref().map(|place| place.mode)
+    }
+
+    /// Why native mode was not had, when [`XdpMode::Auto`] fell back to generic.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&str> {
+        self.attached.as_ref()?.fallback.as_deref()
+    }
+
+    /// Who attached it; `None` when it was only loaded.
+    #[must_use]
+    pub fn attachment(&self) -> Option<Attachment> {
+        self.attached.as_ref().map(|place| place.attachment)
+    }
+
+    /// Makes the program hand packets of a queue to an AF_XDP socket, which must be bound to that queue of this
+    /// interface. The kernel takes the socket out again when it is closed. Packets go there once the worker beats.
+    ///
+    /// # Errors
+    /// [`SteerError::NoQueue`], or what the kernel says of the descriptor.
+    pub fn register_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), SteerError> {
+        check_queue(queue)?;
+        self.maps.sockets.set(queue, socket, 0).map_err(|source| SteerError::map(layout::XSKS, source))
+    }
+
+    /// Takes a queue's socket out: its packets go to the kernel. Fine when there is none.
+    ///
+    /// # Errors
+    /// [`SteerError::NoQueue`], or what the kernel says.
+    pub fn unregister_socket(&mut self, queue: u32) -> Result<(), SteerError> {
+        check_queue(queue)?;
+        match self.maps.sockets.unset(queue) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(source) => Err(SteerError::map(layout::XSKS, source)),
+        }
+    }
+
+    /// Makes the program steer exactly these services. What does not change is not touched, and no packet meets a
+    /// service whose allow-list is incomplete.
+    ///
+    /// # Errors
+    /// [`SteerError::Service`], [`SteerError::Duplicate`] and [`SteerError::TooMany`] before anything is changed;
+    /// [`SteerError::Map`] when the kernel refuses, with each service then either as before or as asked for.
+    pub fn set_services(&mut self, rules: &[ServiceRule]) -> Result<(), SteerError> {
+        self.services.set(&mut self.maps, rules)
+    }
+
+    /// Makes the program steer nothing: every packet goes to the kernel.
+    ///
+    /// # Errors
+    /// [`SteerError::Map`] when the kernel refuses.
+    pub fn clear_services(&mut self) -> Result<(), SteerError> {
+        self.set_services(&[])
+    }
+
+    /// The workers' heartbeats, mapped into this process.
+    ///
+    /// # Errors
+    /// [`SteerError::Mapping`].
+    pub fn heartbeats(&self) -> Result<HeartbeatMap, SteerError> {
+        HeartbeatMap::new(self.maps.queues.fd().as_fd())
+    }
+
+    /// Packets by verdict, under its label, summed over CPUs, since the program was loaded.
+    ///
+    /// # Errors
+    /// [`SteerError::Map`] when the kernel refuses.
+    pub fn counters(&self) -> Result<BTreeMap<&'static str, u64>, SteerError> {
+        let mut counters = BTreeMap::new();
+        for &verdict in Verdict::ALL {
+            let values = self
+                .maps
+                .counters
+                .get(&(verdict as u32), 0)
+                .map_err(|source| SteerError::map(layout::COUNTERS, source))?;
+            counters.insert(verdict.label(), values.iter().sum());
+        }
+        Ok(counters)
+    }
+
+    /// The program's own log. Taken once, by the control plane.
+    ///
+    /// # Errors
+    /// [`SteerError::Log`].
+    pub fn log(&self) -> Result<ProgramLog, SteerError> {
+        ProgramLog::open(self.program_id)
+    }
+
+    /// Sets the level of the program's own log, at once.
+    ///
+    /// # Errors
+    /// [`SteerError::Map`] when the kernel refuses.
+    pub fn set_log_level(&mut self, level: SteerLogLevel) -> Result<(), SteerError> {
+        self.write_settings(level)
+    }
+
+    fn write_settings(&mut self, level: SteerLogLevel) -> Result<(), SteerError> {
+        let settings = Settings { layout_version: LAYOUT_VERSION, log_level: level.number() };
+        self.maps
+            .settings
+            .set(0, Plain(settings), 0)
+            .map_err(|source| SteerError::map(layout::SETTINGS, source))
+    }
+
+    /// Runs the program on one packet, as if it had come in on queue 0 (`BPF_PROG_TEST_RUN`). Nothing is sent or
+    /// received, but counters count and flows stick.
+    ///
+    /// # Errors
+    /// What the kernel says: it takes no packet shorter than an Ethernet header.
+    pub fn test_run(&self, packet: &[u8]) -> Result<Action, SteerError> {
+        kernel::test_run(self.program.as_fd(), packet)
+            .map_err(|source| SteerError::kernel("running the XDP program on a packet", source))
+    }
+}
+
+impl std::fmt::Debug for Steer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Steer")
+            .field("program_id", &self.program_id)
+            .field("interface", &self.interface())
+            .field("mode", &self.mode())
+            .field("pinned", &self.attached.as_ref().and_then(|place| place.folder.as_ref()))
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_queue(queue: u32) -> Result<(), SteerError> {
+    let known = usize::try_from(queue).is_ok_and(|queue| queue < QUEUES_MAX);
+    if known { Ok(()) } else { Err(SteerError::NoQueue { queue }) }
+}
+
+/// Refuses what another version made, before anything else of it is believed.
+fn check_layout(folder: &PinFolder, interface: &str) -> Result<(), SteerError> {
+    let fail = |found| {
+        Err(SteerError::Layout {
+            interface: interface.to_owned(),
+            path: folder.path().to_owned(),
+            found,
+            needed: LAYOUT_VERSION,
+        })
+    };
+    match super::maps::layout_version(folder.path()) {
+        Some(LAYOUT_VERSION) => Ok(()),
+        found => fail(found),
+    }
+}
