@@ -14,11 +14,15 @@
 //! | [`request`] | the one request and reply model of every front end |
 //! | [`table`] | what a shard stores |
 //! | [`worker`] | the pinned poll loop that joins the above, and the one place that sleeps |
+//! | [`control`] | the control plane: start, stop, status, metrics, companion sockets |
+//! | [`daemon`] | puts all of it together from a configuration, and takes it apart again |
 //!
 //! [`simulation`] runs all of it in one thread on a simulated wire. Beneath them: [`config`], [`topology`],
 //! [`memory`], [`metrics`], [`limits`] and [`time`].
 
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod limits;
 pub mod memory;
 pub mod metrics;
@@ -30,6 +34,8 @@ pub mod service;
 pub mod simulation;
 pub mod steer;
 pub mod table;
+#[cfg(feature = "testbed")]
+pub mod testbed;
 pub mod time;
 pub mod topology;
 pub mod transport;

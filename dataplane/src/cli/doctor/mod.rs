@@ -1,0 +1,85 @@
+//! `dataplane doctor`: what this host lacks, and the exact command that mends it.
+//!
+//! | file | what it looks at |
+//! |---|---|
+//! | `report` | how findings are told |
+//! | `privileges` | capabilities and limits of this process |
+//! | `kernel` | version, AF_XDP, BTF, JIT, bpffs |
+//! | `memory` | huge pages |
+//! | `nic` | link, driver, XDP support, a foreign program, MTU, offloads |
+//! | `xdp_query` | what the kernel says of an interface's XDP |
+//! | `cores` | the plan, and what else runs on the workers' cores |
+//! | `ports` | whether the listeners' ports are free |
+
+mod cores;
+mod kernel;
+mod memory;
+mod nic;
+mod ports;
+mod privileges;
+mod report;
+mod xdp_query;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use dataplane::config::{self, Config};
+use dataplane::topology::{self, Topology};
+
+use report::{Finding, Report};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The configuration to judge this host by; without it, only what every configuration needs is looked at.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn doctor(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.config.as_deref().map(config::load).transpose()?;
+    let report = examine(config.as_ref());
+    super::print(&if arguments.json { serde_json::to_string(&report)? } else { report.to_string() })?;
+    Ok(if report.fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn examine(config: Option<&Config>) -> Report {
+    let mut findings = privileges::examine();
+    findings.extend(kernel::examine(config));
+    match topology::discover() {
+        Ok(topology) => {
+            findings.extend(config.into_iter().flat_map(|config| examine_host(config, &topology)))
+        }
+        Err(error) => {
+            findings.push(Finding::lacking("topology", error.to_string(), "apt-get install libhwloc15"))
+        }
+    }
+    findings.push(unseen());
+    Report::new(findings)
+}
+
+fn examine_host(config: &Config, topology: &Topology) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for interface in &config.interfaces {
+        findings.extend(nic::examine(interface, topology));
+    }
+    let (plan, of_cores) = cores::examine(config, topology);
+    findings.extend(of_cores);
+    if let Some(plan) = plan {
+        findings.extend(memory::examine(config, &plan));
+    }
+    findings.extend(ports::examine(config));
+    findings
+}
+
+/// What everyone who debugs such a host stumbles over once.
+fn unseen() -> Finding {
+    Finding::note(
+        "visibility",
+        "packets of configured services never reach nftables, conntrack or tcpdump on this host: limit sources with \
+         listener.allow, and look at dataplane status for counts",
+    )
+}

@@ -1,0 +1,22 @@
+//! `dataplane plan`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use dataplane::{config, topology};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: super::ConfigFile,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn plan(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let config = config::load(&arguments.file.config)?;
+    let plan = topology::plan(&topology::discover()?, &config)?;
+    super::print(&if arguments.json { serde_json::to_string(&plan)? } else { plan.to_string() })?;
+    Ok(ExitCode::SUCCESS)
+}

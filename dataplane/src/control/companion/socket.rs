@@ -1,0 +1,184 @@
+//! The companion's kernel sockets.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::{datagram, holder};
+use crate::config::ListenerConfig;
+
+/// Bytes the kernel may queue on each socket: some thousand small requests, for a burst while the thread is busy.
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+
+/// Why a companion socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CompanionError {
+    /// The port is another process's.
+    #[error(
+        "listener[{listener}]: UDP port {address} is taken{}; stop what has it, or choose another port",
+        .holder.as_ref().map_or(String::new(), |holder| format!(" by {holder}"))
+    )]
+    Taken {
+        /// Number of the listener.
+        listener: usize,
+        /// The address.
+        address: SocketAddr,
+        /// Who has it, when that can be found.
+        holder: Option<String>,
+    },
+    /// The address is none of this host's.
+    #[error(
+        "listener[{listener}]: {address} is none of this host's addresses; assign it first (ip address add), or \
+         leave listener.addresses out to answer on all"
+    )]
+    NotOurs {
+        /// Number of the listener.
+        listener: usize,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The kernel refused otherwise.
+    #[error("listener[{listener}]: cannot bind UDP {address}: {source}")]
+    Bind {
+        /// Number of the listener.
+        listener: usize,
+        /// The address.
+        address: SocketAddr,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// One bound socket.
+#[derive(Debug)]
+pub struct CompanionSocket {
+    fd: OwnedFd,
+    listener: usize,
+    address: SocketAddr,
+}
+
+impl CompanionSocket {
+    /// Binds the sockets of every listener: one an address, or one an address family for a listener on every
+    /// address.
+    ///
+    /// # Errors
+    /// Every address that cannot be had.
+    pub fn bind_all(listeners: &[ListenerConfig]) -> Result<Vec<Self>, Vec<CompanionError>> {
+        let (mut sockets, mut errors) = (Vec::new(), Vec::new());
+        for (listener, config) in listeners.iter().enumerate() {
+            let anywhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+            let addresses = if config.addresses.is_empty() { &anywhere[..] } else { &config.addresses };
+            for &ip in addresses {
+                match Self::bind(listener, SocketAddr::new(ip, config.port)) {
+                    Ok(socket) => sockets.push(socket),
+                    Err(CompanionError::Bind { address, source, .. })
+                        if ip.is_unspecified() && address.is_ipv6() && is_without_ipv6(&source) =>
+                    {
+                        tracing::info!(listener, %source, "this kernel has no IPv6: listening on IPv4 only");
+                    }
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        if errors.is_empty() { Ok(sockets) } else { Err(errors) }
+    }
+
+    /// Binds one socket.
+    ///
+    /// # Errors
+    /// [`CompanionError`].
+    pub fn bind(listener: usize, address: SocketAddr) -> Result<Self, CompanionError> {
+        let fd = Self::open(address).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                CompanionError::Taken { listener, address, holder: holder::port_holder(address) }
+            }
+            io::ErrorKind::AddrNotAvailable => CompanionError::NotOurs { listener, address },
+            _ => CompanionError::Bind { listener, address, source },
+        })?;
+        let bound = rustix::net::getsockname(&fd).ok().and_then(|bound| SocketAddr::try_from(bound).ok());
+        Ok(Self { fd, listener, address: bound.unwrap_or(address) })
+    }
+
+    fn open(address: SocketAddr) -> io::Result<OwnedFd> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+        if address.is_ipv6() {
+            // Each family has a socket of its own, so that an IPv4 source is never read as ::ffff:a.b.c.d and
+            // slips past an allow-list of IPv4 networks.
+            sockopt::set_ipv6_v6only(&fd, true)?;
+        }
+        datagram::ask_for_destination(fd.as_fd(), address.is_ipv6())?;
+        // More than rmem_max needs a privilege; without it the kernel gives what it allows.
+        sockopt::set_socket_recv_buffer_size_force(&fd, RECEIVE_BUFFER_BYTES)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER_BYTES))?;
+        // No SO_REUSEADDR: with it a second daemon could bind the port and share the traffic.
+        rustix::net::bind(&fd, &address)?;
+        Ok(fd)
+    }
+
+    /// Number of the listener it is for.
+    #[must_use]
+    pub fn listener(&self) -> usize {
+        self.listener
+    }
+
+    /// The address it is bound to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether a datagram sent from `local` goes out of this socket.
+    pub(super) fn owns(&self, listener: usize, local: IpAddr) -> bool {
+        self.listener == listener
+            && self.address.is_ipv4() == local.is_ipv4()
+            && (self.address.ip().is_unspecified() || self.address.ip() == local)
+    }
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    let codes = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL];
+    codes.iter().any(|code| error.raw_os_error() == Some(code.raw_os_error()))
+}
+
+impl AsFd for CompanionSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_told_with_its_holder() {
+        let first =
+            CompanionSocket::bind(0, "127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let error = CompanionSocket::bind(3, first.address()).expect_err("it is taken").to_string();
+        assert!(error.starts_with("listener[3]: UDP port 127.0.0.1:"), "{error}");
+        assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_told() {
+        let error =
+            CompanionSocket::bind(0, "192.0.2.1:9".parse().expect("an address")).expect_err("not ours");
+        assert!(error.to_string().contains("none of this host's addresses"), "{error}");
+    }
+
+    #[test]
+    fn a_listener_on_every_address_has_a_socket_for_each_family() {
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let port = port.expect("a free port").port();
+        let config = ListenerConfig::new("echo", port);
+        let sockets = CompanionSocket::bind_all(std::slice::from_ref(&config)).expect("both families");
+        let addresses: Vec<String> = sockets.iter().map(|socket| socket.address().to_string()).collect();
+        assert_eq!(addresses, [format!("0.0.0.0:{port}"), format!("[::]:{port}")]);
+        let errors = CompanionSocket::bind_all(&[config]).expect_err("both are taken now");
+        assert_eq!(errors.len(), 2, "each is told: {errors:?}");
+    }
+}

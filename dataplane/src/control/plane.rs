@@ -1,0 +1,206 @@
+//! The control plane as a whole, started and stopped in order.
+//!
+//! The assembly calls, from the main thread:
+//! 1. [`CompanionSocket::bind_all`](super::companion::CompanionSocket::bind_all), which reserves the ports;
+//! 2. its own part: XDP program, ports, tables, workers, each with its side of a
+//!    [`link`](super::companion::link);
+//! 3. [`ControlPlane::start`], once the heartbeat map is there;
+//! 4. [`ControlPlane::ready`], once every worker serves;
+//! 5. [`ControlPlane::wait_for_signal`], which returns when the daemon shall end;
+//! 6. detaches the XDP program, then [`ControlPlane::stop`] while the workers still run, then stops those.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::thread::CpuSet;
+use tokio::runtime::{Builder, Runtime};
+
+use super::admin::{Admin, AdminError};
+use super::companion::{Companion, CompanionSetup};
+use super::sentinel::{Sentinel, SentinelSetup};
+use super::service_manager;
+use super::shutdown::Signals;
+use super::state::DaemonState;
+
+/// Threads of the control plane's runtime: a scrape must not wait for a status.
+const RUNTIME_THREADS: usize = 2;
+
+/// Time between two looks at whether the sentinel lives; also what keeps one that cannot live from taking the core.
+const SENTINEL_LOOK: Duration = Duration::from_secs(1);
+
+/// Why the control plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The admin API cannot be had.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The kernel refused something.
+    #[error("{what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Its reason.
+        source: io::Error,
+    },
+}
+
+/// Names what failed.
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> ControlError {
+    move |source| ControlError::System { what, source }
+}
+
+/// What the control plane is made of.
+pub struct ControlSetup {
+    /// Where the admin API is served.
+    pub admin: SocketAddr,
+    /// The cores to stay on.
+    pub housekeeping_cores: Vec<usize>,
+    /// What is served at the admin API.
+    pub state: Arc<DaemonState>,
+    /// The companion.
+    pub companion: CompanionSetup,
+    /// The sentinel; `None` for a daemon without one.
+    pub sentinel: Option<SentinelSetup>,
+}
+
+/// The running control plane.
+#[derive(Debug)]
+pub struct ControlPlane {
+    runtime: Runtime,
+    signals: Option<Signals>,
+    state: Arc<DaemonState>,
+    companion: Companion,
+    sentinel: Option<Watched>,
+    admin: SocketAddr,
+}
+
+impl ControlPlane {
+    /// Starts it. Call this from the main thread, after the workers were started: the calling thread moves to the
+    /// housekeeping cores, and the sentinel dies with it.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn start(setup: ControlSetup) -> Result<Self, ControlError> {
+        move_to(&setup.housekeeping_cores).map_err(failed("cannot move to the housekeeping cores"))?;
+        // Threads and processes started from here on inherit those cores.
+        let sentinel = setup.sentinel.map(Watched::start).transpose();
+        let sentinel = sentinel.map_err(failed("cannot start the sentinel"))?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(RUNTIME_THREADS)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .map_err(failed("cannot start the control plane's threads"))?;
+        let (signals, admin) = runtime.block_on(async {
+            let signals = Signals::install().map_err(failed("cannot take over SIGTERM and SIGINT"))?;
+            let admin = Admin::bind(setup.admin, Arc::clone(&setup.state)).await?;
+            Ok::<_, ControlError>((signals, admin))
+        })?;
+        let address = admin.address().map_err(failed("cannot tell the admin API's address"))?;
+        let companion = Companion::start(setup.companion).map_err(failed("cannot start the companion"))?;
+        setup.state.set_companion(companion.metrics());
+        runtime.spawn(async {
+            if let Err(error) = admin.serve().await {
+                tracing::error!(%error, "the admin API has ended");
+            }
+        });
+        runtime.spawn(service_manager::watchdog(Arc::clone(&setup.state)));
+        tracing::info!(admin = %address, "control plane started");
+        Ok(Self { runtime, signals: Some(signals), state: setup.state, companion, sentinel, admin: address })
+    }
+
+    /// Where the admin API is served.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Says, here and to the service manager, that every worker serves.
+    pub fn ready(&self) {
+        self.state.set_ready();
+        let (workers, queues) = (self.state.workers().len(), self.state.queues().len());
+        service_manager::ready(&format!("{workers} workers serve {queues} queues"));
+        tracing::info!(workers, queues, "ready");
+    }
+
+    /// Runs something of the assembly's own beside the control plane: watching links and queues, for one.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    /// Waits for SIGTERM or SIGINT, and looks after the sentinel meanwhile. A second signal, from then on, ends the
+    /// process at once.
+    ///
+    /// # Errors
+    /// What `failure` comes to, when it does: the daemon cannot go on.
+    pub fn wait_for_signal<F>(&mut self, failure: impl Future<Output = F>) -> Result<(), F> {
+        let Some(mut signals) = self.signals.take() else { return Ok(()) };
+        let sentinel = &mut self.sentinel;
+        // On this thread, not one of the runtime's: the sentinel dies with the thread that started it.
+        let outcome = self.runtime.block_on(async {
+            tokio::select! {
+                signal = signals.next() => {
+                    tracing::info!(signal, "ending");
+                    Ok(())
+                }
+                failed = failure => Err(failed),
+                () = async {
+                    let Some(sentinel) = sentinel else { return std::future::pending().await };
+                    sentinel.look_after().await
+                } => Ok(()),
+            }
+        });
+        self.state.set_stopping();
+        service_manager::stopping();
+        self.runtime.spawn(signals.force());
+        outcome
+    }
+
+    /// Stops taking requests, answers those that were taken, and frees the ports. The workers must still run.
+    pub fn stop(self) {
+        let Self { runtime, companion, sentinel, .. } = self;
+        // First the sentinel: it has the sockets too.
+        drop(sentinel);
+        companion.stop();
+        runtime.shutdown_background();
+    }
+}
+
+/// A sentinel that is started again when it ends.
+#[derive(Debug)]
+struct Watched {
+    setup: SentinelSetup,
+    sentinel: Sentinel,
+}
+
+impl Watched {
+    fn start(setup: SentinelSetup) -> io::Result<Self> {
+        Ok(Self { sentinel: Sentinel::spawn(&setup)?, setup })
+    }
+
+    /// Never returns.
+    async fn look_after(&mut self) {
+        let mut looks = tokio::time::interval(SENTINEL_LOOK);
+        loop {
+            looks.tick().await;
+            let Some(status) = self.sentinel.ended() else { continue };
+            tracing::error!(%status, "the sentinel has ended; starting it again");
+            match Sentinel::spawn(&self.setup) {
+                Ok(sentinel) => self.sentinel = sentinel,
+                Err(error) => tracing::error!(%error, "cannot start the sentinel"),
+            }
+        }
+    }
+}
+
+/// Moves the calling thread to these cores, and with it what it starts from now on.
+fn move_to(cores: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for &core in cores.iter().filter(|&&core| core < CpuSet::MAX_CPU) {
+        set.set(core);
+    }
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}

@@ -1,0 +1,249 @@
+//! The sentinel's side: a loop that mostly sleeps.
+
+use std::error::Error;
+use std::io::{self, BufRead, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Signal;
+
+use super::spec::{ListenerSpec, SPEC_BYTES_MAX, Spec};
+use crate::control::companion::{
+    ListenerPolicy, RateCap, UNAVAILABLE_BYTES_MAX, UNAVAILABLE_PER_S_MAX, receive, send,
+};
+use crate::control::heartbeat::{HeartbeatMap, Heartbeats};
+use crate::limits::{BATCH_FRAMES, COMPANION_DATAGRAM_BYTES_MAX};
+use crate::net::allow::AllowList;
+use crate::service::{Service, ServiceSetup};
+use crate::time::{NS_PER_MS, Now};
+
+/// Time between two looks at the heartbeats.
+const LOOK_NS: u64 = 100 * NS_PER_MS;
+
+/// Why the sentinel cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum SentinelError {
+    /// It was started by hand.
+    #[error("the daemon starts its sentinel itself; there is nothing to do here")]
+    NotByDaemon,
+    /// A listener's service is not known to this program.
+    #[error("listener[{listener}]: there is no service {service:?}")]
+    NoService {
+        /// Number of the listener.
+        listener: usize,
+        /// Name of the service.
+        service: String,
+    },
+    /// A service did not start.
+    #[error("service {service:?} does not start: {source}")]
+    Service {
+        /// Its name.
+        service: String,
+        /// Its reason.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The kernel refused something.
+    #[error("{what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Its reason.
+        source: io::Error,
+    },
+}
+
+/// An instance of a service, or why there is none; `None` when there is no service of that name.
+pub type ServiceResult = Option<Result<Box<dyn Service>, Box<dyn Error + Send + Sync>>>;
+
+/// Runs as the sentinel until the daemon ends. `create` makes an instance of a service by name.
+///
+/// # Errors
+/// [`SentinelError`].
+pub fn run(create: &dyn Fn(&str, &ServiceSetup) -> ServiceResult) -> Result<(), SentinelError> {
+    let spec = read_spec()?;
+    if !die_with(spec.parent)? {
+        return Ok(());
+    }
+    let sentinel = SentinelLoop::new(&spec, create)?;
+    let _ = rustix::thread::set_name(c"sentinel");
+    drop_privileges();
+    sentinel.run()
+}
+
+fn read_spec() -> Result<Spec, SentinelError> {
+    let mut line = Vec::new();
+    // A terminal would wait for someone to type.
+    let stdin = io::stdin();
+    if io::IsTerminal::is_terminal(&stdin) {
+        return Err(SentinelError::NotByDaemon);
+    }
+    stdin
+        .lock()
+        .take(SPEC_BYTES_MAX)
+        .read_until(b'\n', &mut line)
+        .map_err(|source| SentinelError::System { what: "cannot read what to do", source })?;
+    serde_json::from_slice(&line).map_err(|_| SentinelError::NotByDaemon)
+}
+
+/// Has the kernel kill this process when the daemon dies; false when it had died before that.
+fn die_with(parent: i32) -> Result<bool, SentinelError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| {
+        SentinelError::System { what: "cannot ask for a death signal", source: error.into() }
+    })?;
+    let now = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    Ok(now == parent)
+}
+
+/// The sockets are open and the map is mapped: nothing below needs a privilege.
+fn drop_privileges() {
+    for set in
+        [caps::CapSet::Ambient, caps::CapSet::Effective, caps::CapSet::Permitted, caps::CapSet::Inheritable]
+    {
+        // A process that has none keeps none.
+        let _ = caps::clear(None, set);
+    }
+}
+
+struct Socket {
+    fd: OwnedFd,
+    listener: usize,
+}
+
+struct SentinelLoop {
+    heartbeats: HeartbeatMap,
+    workers: usize,
+    listeners: Vec<ListenerPolicy>,
+    ports: Vec<u16>,
+    sockets: Vec<Socket>,
+    cap: RateCap,
+    request: Box<[u8]>,
+}
+
+impl SentinelLoop {
+    fn new(
+        spec: &Spec,
+        create: &dyn Fn(&str, &ServiceSetup) -> ServiceResult,
+    ) -> Result<Self, SentinelError> {
+        let owned = |fd| {
+            // SAFETY: the daemon left exactly the descriptors it names open for this process, each named once, and
+            // nothing here has opened or closed any since it started.
+            unsafe { OwnedFd::from_raw_fd(fd) }
+        };
+        let heartbeats = HeartbeatMap::open(&owned(spec.heartbeats), spec.layout)
+            .map_err(|source| SentinelError::System { what: "cannot map the heartbeats", source })?;
+        let sockets: Vec<Socket> = spec
+            .sockets
+            .iter()
+            .map(|socket| Socket { fd: owned(socket.fd), listener: socket.listener })
+            .filter(|socket| socket.listener < spec.listeners.len())
+            .collect();
+        let listeners =
+            spec.listeners.iter().enumerate().map(|(index, listener)| policy(index, listener, create));
+        Ok(Self {
+            heartbeats,
+            workers: spec.layout.slots,
+            listeners: listeners.collect::<Result<_, _>>()?,
+            ports: spec.listeners.iter().map(|listener| listener.port).collect(),
+            sockets,
+            cap: RateCap::new(UNAVAILABLE_PER_S_MAX, Now::read().monotonic_ns),
+            request: vec![0; COMPANION_DATAGRAM_BYTES_MAX].into_boxed_slice(),
+        })
+    }
+
+    fn run(mut self) -> Result<(), SentinelError> {
+        let stdin = io::stdin();
+        let mut was_stale = false;
+        loop {
+            let stale = self.daemon_is_stale();
+            if stale != was_stale {
+                let what =
+                    if stale { "no worker is alive: answering for them" } else { "workers are alive again" };
+                // The log may be gone; the clients matter more.
+                let _ = writeln!(io::stderr(), "dataplane sentinel: {what}");
+                was_stale = stale;
+            }
+            let ready = match self.wait(stdin.as_fd(), stale) {
+                Some(ready) => ready,
+                None => return Ok(()),
+            };
+            for socket in ready {
+                self.answer(socket);
+            }
+        }
+    }
+
+    /// As long as one worker lives the daemon is not stopped, and its companion answers for the others.
+    fn daemon_is_stale(&self) -> bool {
+        let now_ns = Now::read().monotonic_ns;
+        (0..self.workers).all(|worker| self.heartbeats.is_stale(worker, now_ns))
+    }
+
+    /// Sleeps until the next look; the sockets to be read. `None` once the daemon is gone.
+    fn wait(&self, lifeline: BorrowedFd<'_>, stale: bool) -> Option<Vec<usize>> {
+        let sockets = self.sockets.iter().filter(|_| stale).map(|socket| socket.fd.as_fd());
+        let mut polled: Vec<PollFd<'_>> = std::iter::once(lifeline)
+            .chain(sockets)
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        let timeout = Timespec { tv_sec: 0, tv_nsec: LOOK_NS.cast_signed() };
+        // Interrupted: look again.
+        let _ = rustix::event::poll(&mut polled, Some(&timeout));
+        let is_ready = |polled: &PollFd<'_>| !polled.revents().is_empty();
+        // Nothing is ever written after the first line, so whatever happens on the lifeline is its end.
+        let (lifeline, sockets) = polled.split_first()?;
+        if is_ready(lifeline) {
+            return None;
+        }
+        Some(
+            sockets
+                .iter()
+                .enumerate()
+                .filter(|(_, polled)| is_ready(polled))
+                .map(|(index, _)| index)
+                .collect(),
+        )
+    }
+
+    /// Answers a batch from one socket, for as long as the daemon is stale.
+    fn answer(&mut self, socket: usize) {
+        let mut reply = [0; UNAVAILABLE_BYTES_MAX];
+        for _ in 0..BATCH_FRAMES {
+            if !self.daemon_is_stale() {
+                return;
+            }
+            let socket = &self.sockets[socket];
+            let received = match receive(socket.fd.as_fd(), self.ports[socket.listener], &mut self.request) {
+                Ok(Some(received)) => received,
+                Ok(None) => continue,
+                Err(_) => return,
+            };
+            let policy = &self.listeners[socket.listener];
+            if !policy.admits(received.peer) {
+                continue;
+            }
+            let words = policy.unavailable(&self.request[..received.length], &mut reply);
+            if let Some(words) = words.filter(|_| self.cap.take(Now::read().monotonic_ns)) {
+                // What the kernel does not take is lost, as datagrams are.
+                let _ = send(socket.fd.as_fd(), words, received.peer, received.local);
+            }
+        }
+    }
+}
+
+fn policy(
+    index: usize,
+    listener: &ListenerSpec,
+    create: &dyn Fn(&str, &ServiceSetup) -> ServiceResult,
+) -> Result<ListenerPolicy, SentinelError> {
+    let setup = ServiceSetup {
+        worker: 0,
+        workers: 1,
+        reply_bytes_max: listener.reply_bytes_max,
+        item_bytes_max: listener.item_bytes_max,
+    };
+    let name = || listener.service.clone();
+    let service = create(&listener.service, &setup)
+        .ok_or_else(|| SentinelError::NoService { listener: index, service: name() })?
+        .map_err(|source| SentinelError::Service { service: name(), source })?;
+    Ok(ListenerPolicy::new(AllowList::new(&listener.allow), listener.port, service))
+}

@@ -1,0 +1,90 @@
+//! What the daemon says of itself: `GET /status` and `dataplane status --json` print this.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The daemon's state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// True once every worker serves.
+    pub ready: bool,
+    /// Seconds since start.
+    pub uptime_s: u64,
+    /// Each NIC queue served.
+    pub queues: Vec<QueueStatus>,
+    /// Verdicts of the XDP program by interface, then by label, summed over CPUs.
+    pub verdicts: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Each worker.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One NIC queue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Interface name.
+    pub interface: String,
+    /// Queue number.
+    pub queue: u32,
+    /// `native` or `generic`.
+    pub xdp_mode: String,
+    /// `zero-copy` or `copy`.
+    pub copy_mode: String,
+    /// `owned` or `adopted`.
+    pub attachment: String,
+    /// True when the UMEM lies in huge pages.
+    pub huge_pages: bool,
+    /// `up`, or what keeps it down.
+    pub state: String,
+    /// Its worker.
+    pub worker: usize,
+}
+
+/// One worker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its number.
+    pub worker: usize,
+    /// Its core.
+    pub core: usize,
+    /// Its NUMA node.
+    pub node: Option<u32>,
+    /// Milliseconds since its last heartbeat.
+    pub heartbeat_age_ms: u64,
+    /// Frames received.
+    pub frames_received: u64,
+    /// Frames sent.
+    pub frames_sent: u64,
+    /// Frames its UMEMs have.
+    pub frames_total: u64,
+    /// Frames nobody has: zero unless there is a bug.
+    pub frames_lost: u64,
+    /// Datagrams from companion sockets.
+    pub companion_received: u64,
+    /// Requests by kind.
+    pub requests: BTreeMap<String, u64>,
+    /// Drops by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Reads that hit.
+    pub hits: u64,
+    /// Reads that missed.
+    pub misses: u64,
+    /// Items live.
+    pub items: u64,
+    /// Bytes of arena in use.
+    pub used_bytes: u64,
+    /// Bytes of arena and index.
+    pub capacity_bytes: u64,
+    /// Items evicted.
+    pub evictions: u64,
+    /// Nanoseconds in polls that found work.
+    pub busy_ns: u64,
+    /// Nanoseconds in polls that found none.
+    pub idle_ns: u64,
+    /// Nanoseconds asleep.
+    pub asleep_ns: u64,
+}

@@ -1,0 +1,191 @@
+//! The order in which everything comes up and goes down.
+//!
+//! Up: whatever can be wrong is found before the NIC is touched; packets are steered last, when somebody answers them.
+//! Down: packets stop being steered first, and what has arrived is answered before its worker ends.
+
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::heartbeat::WorkerHeartbeats;
+use super::interface::Interface;
+use super::supervisor::Supervisor;
+use super::workers::{WorkerHandle, WorkerParts, XskCommand, create_service};
+use super::{DaemonError, Registry};
+use crate::config::Config;
+use crate::control::companion::{CompanionSetup, CompanionSocket, ListenerPolicy, link};
+use crate::control::heartbeat::HeartbeatMap;
+use crate::control::sentinel::{SentinelProgram, SentinelSetup};
+use crate::control::state::{DaemonState, Verdicts};
+use crate::control::{ControlPlane, ControlSetup};
+use crate::metrics::WorkerMetrics;
+use crate::net::allow::AllowList;
+use crate::steer::{ServiceRule, SteerError};
+use crate::topology;
+
+/// Requests from the companion that may wait for one worker.
+const COMPANION_DATAGRAMS: usize = 64;
+
+/// The NICs: the supervisor attaches them anew, the admin API reads their counters.
+pub(super) type Interfaces = Arc<Mutex<Vec<Interface>>>;
+
+/// Serves until it is told to end.
+pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonError> {
+    let plan = topology::plan(&topology::discover()?, config)?;
+    tracing::info!("plan:\n{plan}");
+    let count = plan.workers.len();
+    let policies = policies(config, registry, count)?;
+    let sockets: Arc<[CompanionSocket]> =
+        CompanionSocket::bind_all(&config.listeners).map_err(DaemonError::Companion)?.into();
+    let heartbeats = WorkerHeartbeats::new(count).map_err(DaemonError::system("making the heartbeats"))?;
+    let heartbeat_file = || heartbeats.descriptor().map_err(DaemonError::system("sharing the heartbeats"));
+    let view = HeartbeatMap::open(&heartbeat_file()?, heartbeats.layout())
+        .map_err(DaemonError::system("mapping the heartbeats"))?;
+    let view = Arc::new(view);
+
+    let mut interfaces = attach_all(config)?;
+    let (events, happened) = mpsc::channel();
+    let mut workers = Vec::with_capacity(count);
+    let mut links = Vec::with_capacity(count);
+    let mut queues = Vec::new();
+    let mut counted = Vec::with_capacity(count);
+    for worker in &plan.workers {
+        let mut lanes = Vec::with_capacity(worker.queues.len());
+        for assigned in &worker.queues {
+            let interface = interfaces.iter_mut().find(|interface| interface.name() == assigned.interface);
+            let interface = interface.expect("the plan names configured interfaces only");
+            lanes.push(interface.open(assigned.queue, worker.node, worker.worker)?);
+        }
+        queues.extend(lanes.iter().map(|lane| lane.status.clone()));
+        let (control, link) =
+            link(COMPANION_DATAGRAMS).map_err(DaemonError::system("making a companion's rings"))?;
+        let metrics = Arc::new(WorkerMetrics::default());
+        let parts = WorkerParts {
+            plan: worker.clone(),
+            workers: count,
+            lanes,
+            link,
+            beat: heartbeats.beat(worker.worker),
+            metrics: Arc::clone(&metrics),
+            events: events.clone(),
+        };
+        workers.push(WorkerHandle::start(parts, config, registry)?);
+        links.push(control);
+        counted.push((worker.clone(), metrics));
+    }
+    drop(events);
+
+    let rules: Vec<ServiceRule> = config.listeners.iter().map(ServiceRule::from).collect();
+    let interfaces: Interfaces = Arc::new(Mutex::new(interfaces));
+    let state = Arc::new(DaemonState::new(counted, view.clone(), verdict_source(&interfaces)));
+    state.set_queues(queues);
+    let mut control = ControlPlane::start(ControlSetup {
+        admin: config.daemon.admin,
+        housekeeping_cores: plan.housekeeping_cores.clone(),
+        state: Arc::clone(&state),
+        companion: CompanionSetup {
+            sockets: Arc::clone(&sockets),
+            listeners: policies,
+            links,
+            heartbeats: view,
+        },
+        sentinel: Some(SentinelSetup {
+            program: SentinelProgram::default(),
+            listeners: config.listeners.clone(),
+            item_bytes_max: config.table.item_bytes_max,
+            sockets,
+            heartbeats: heartbeat_file()?,
+            layout: heartbeats.layout(),
+        }),
+    })?;
+    follow_logs(&interfaces, &control);
+
+    let workers = Arc::new(workers);
+    let mut supervisor = Supervisor::start(Supervisor {
+        plan: plan.workers.clone(),
+        rules: rules.clone(),
+        interfaces: Arc::clone(&interfaces),
+        workers: Arc::clone(&workers),
+        state,
+        events: happened,
+    })?;
+    // From here on everything runs, so whatever fails takes the same way down.
+    let steered =
+        lock(&interfaces).iter_mut().try_for_each(|interface| interface.steer().set_services(&rules));
+    let outcome = steered.map_err(DaemonError::from).and_then(|()| {
+        control.ready();
+        control.wait_for_signal(supervisor.failure())
+    });
+
+    for interface in lock(&interfaces).iter_mut() {
+        if let Err(error) = interface.steer().clear_services() {
+            tracing::warn!(interface = interface.name(), %error, "the services could not be taken out");
+        }
+    }
+    control.stop();
+    for worker in workers.iter() {
+        worker.command(XskCommand::Stop);
+    }
+    for worker in workers.iter() {
+        worker.join();
+    }
+    supervisor.join();
+    tracing::info!("ended");
+    outcome
+}
+
+/// What the control plane answers for each listener while a worker is stale.
+fn policies(
+    config: &Config,
+    registry: &Registry,
+    workers: usize,
+) -> Result<Vec<ListenerPolicy>, DaemonError> {
+    config
+        .listeners
+        .iter()
+        .enumerate()
+        .map(|(index, listener)| {
+            let service = create_service(registry, config, index, 0, workers)?;
+            Ok(ListenerPolicy::new(AllowList::new(&listener.allow), listener.port, service))
+        })
+        .collect()
+}
+
+fn attach_all(config: &Config) -> Result<Vec<Interface>, SteerError> {
+    config.interfaces.iter().map(|interface| Interface::attach(interface, config)).collect()
+}
+
+/// Forwards the XDP program's own log to the daemon's.
+fn follow_logs(interfaces: &Interfaces, control: &ControlPlane) {
+    for interface in lock(interfaces).iter_mut() {
+        let name = interface.name().to_owned();
+        match interface.steer().log() {
+            Ok(log) => control.spawn(async move {
+                if let Err(error) = log.follow().await {
+                    tracing::warn!(interface = name, %error, "the XDP program's log cannot be followed");
+                }
+            }),
+            Err(error) => tracing::warn!(interface = name, %error, "the XDP program's log cannot be read"),
+        }
+    }
+}
+
+fn verdict_source(interfaces: &Interfaces) -> Box<dyn Fn() -> Verdicts + Send + Sync> {
+    let interfaces = Arc::clone(interfaces);
+    Box::new(move || {
+        let mut interfaces = lock(&interfaces);
+        let counters = interfaces.iter_mut().map(|interface| {
+            let counters = interface.steer().counters().unwrap_or_else(|error| {
+                tracing::warn!(interface = interface.name(), %error, "the verdicts cannot be read");
+                Default::default()
+            });
+            let counters = counters.into_iter().map(|(label, count)| (label.to_owned(), count)).collect();
+            (interface.name().to_owned(), counters)
+        });
+        counters.collect()
+    })
+}
+
+/// A panic while the lock was held leaves nothing half-changed: each change is one call into the kernel.
+pub(super) fn lock(interfaces: &Interfaces) -> std::sync::MutexGuard<'_, Vec<Interface>> {
+    interfaces.lock().unwrap_or_else(PoisonError::into_inner)
+}

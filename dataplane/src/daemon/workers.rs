@@ -1,0 +1,213 @@
+//! The workers' threads: each is pinned first and then makes its own table and services, so that its memory lies on
+//! its own node.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::interface::Lane;
+use super::{DaemonError, Registry};
+use crate::config::{Config, ListenerConfig};
+use crate::control::companion::WorkerLink;
+use crate::memory::Placement;
+use crate::metrics::WorkerMetrics;
+use crate::net::allow::AllowList;
+use crate::net::rate_limit::RateLimiter;
+use crate::port::xsk::{XskPort, XskQueue};
+use crate::service::{Service, ServiceSetup};
+use crate::table::memory::{MemoryTable, MemoryTableConfig};
+use crate::topology::WorkerPlan;
+use crate::worker::driver::{Beat, Command, Driver, Event};
+use crate::worker::wake::Wake;
+use crate::worker::{Listener, Shard, Worker};
+
+/// Time to fault in a table that an operator need not hear of.
+const TABLE_TIME_EXPECTED: Duration = Duration::from_secs(5);
+
+/// A command to a worker over AF_XDP.
+pub(super) type XskCommand = Command<XskPort, XskQueue>;
+
+/// A running worker.
+pub(super) struct WorkerHandle {
+    commands: Sender<XskCommand>,
+    wake: Wake,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a worker is started from.
+pub(super) struct WorkerParts {
+    pub(super) plan: WorkerPlan,
+    pub(super) workers: usize,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) link: WorkerLink,
+    pub(super) beat: Beat,
+    pub(super) metrics: Arc<WorkerMetrics>,
+    pub(super) events: Sender<Event>,
+}
+
+impl WorkerHandle {
+    /// Starts a worker; returns once it serves.
+    pub(super) fn start(
+        parts: WorkerParts,
+        config: &Config,
+        registry: &Registry,
+    ) -> Result<Self, DaemonError> {
+        let (commands, receiver) = mpsc::channel();
+        let (wake, number) = (parts.link.requests_pushed.clone(), parts.plan.worker);
+        let (ready, started) = mpsc::channel();
+        let (config, registry) = (config.clone(), registry.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{}", parts.plan.worker))
+            .spawn(move || thread_main(parts, &config, &registry, receiver, &ready))
+            .map_err(DaemonError::system("starting a worker's thread"))?;
+        let handle = Self { commands, wake, thread: Mutex::new(Some(thread)) };
+        match started.recv() {
+            Ok(Ok(())) => Ok(handle),
+            Ok(Err(error)) => Err(error),
+            // It panicked before it could say anything; the panic's message is in the log.
+            Err(_) => {
+                handle.join();
+                Err(DaemonError::WorkerPanicked { worker: number })
+            }
+        }
+    }
+
+    /// Tells it something.
+    pub(super) fn command(&self, command: XskCommand) {
+        // A worker that has ended says so by an event of its own.
+        let _ = self.commands.send(command);
+        self.wake.wake();
+    }
+
+    /// Waits for its end.
+    pub(super) fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic was contained and reported on the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn thread_main(
+    parts: WorkerParts,
+    config: &Config,
+    registry: &Registry,
+    commands: Receiver<XskCommand>,
+    ready: &Sender<Result<(), DaemonError>>,
+) {
+    let (number, core) = (parts.plan.worker, parts.plan.core);
+    let events = parts.events.clone();
+    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+            let reason = "the kernel refused; is the core online and in this process's cpuset?";
+            let _ = ready.send(Err(DaemonError::Pin { worker: number, core, reason }));
+            return;
+        }
+        match assemble(parts, config, registry, commands) {
+            Ok((driver, worker)) => {
+                let _ = ready.send(Ok(()));
+                driver.run(worker);
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+    }));
+    if ran.is_err() {
+        let _ = events.send(Event::Panicked { worker: number });
+    }
+}
+
+type XskDriver = Driver<XskPort, XskQueue>;
+type XskWorker = Worker<XskPort, XskQueue>;
+
+fn assemble(
+    parts: WorkerParts,
+    config: &Config,
+    registry: &Registry,
+    commands: Receiver<XskCommand>,
+) -> Result<(XskDriver, XskWorker), DaemonError> {
+    let WorkerParts { plan, workers, lanes, link, beat, metrics, events } = parts;
+    tracing::info!(
+        worker = plan.worker,
+        bytes = config.table.capacity_bytes,
+        "faulting in the table's memory"
+    );
+    let start = Instant::now();
+    let table = MemoryTable::new(MemoryTableConfig {
+        capacity_bytes: config.table.capacity_bytes,
+        item_bytes_max: config.table.item_bytes_max,
+        expected_item_bytes: config.table.expected_item_bytes,
+        placement: Placement { node: plan.node, huge_pages: config.table.huge_pages },
+    })
+    .map_err(|source| DaemonError::Table { worker: plan.worker, source })?;
+    let elapsed = start.elapsed();
+    if elapsed > TABLE_TIME_EXPECTED {
+        let (worker, seconds) = (plan.worker, elapsed.as_secs());
+        tracing::warn!(
+            worker,
+            seconds,
+            "this host gave the table's memory slowly; huge pages set aside would help"
+        );
+    }
+    let listeners = config
+        .listeners
+        .iter()
+        .enumerate()
+        .map(|(index, listener)| {
+            let service = create_service(registry, config, index, plan.worker, workers)?;
+            Ok(listen(listener, service))
+        })
+        .collect::<Result<Vec<_>, DaemonError>>()?;
+    let shard = Shard::new(listeners, Box::new(table), metrics);
+    let (lanes, lane_beats) = lanes.into_iter().map(|lane| (lane.bypass, Some(lane.beat))).unzip();
+    let worker = Worker::new(lanes, Some(link.end), shard);
+    let driver = Driver {
+        number: plan.worker,
+        idle: config.workers.idle,
+        beat,
+        lane_beats,
+        commands,
+        wake: link.requests_pushed,
+        companion_wake: Some(link.replies_pushed),
+        events,
+    };
+    Ok((driver, worker))
+}
+
+fn listen(config: &ListenerConfig, service: Box<dyn Service>) -> Listener {
+    // Keyed by a secret: what a client can compute, it can aim at.
+    let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), config.port);
+    Listener {
+        addresses: config.addresses.clone(),
+        port: config.port,
+        allow: AllowList::new(&config.allow),
+        limiter: config.rate_limit.map(|limit| RateLimiter::new(limit.requests_per_s, limit.burst, seed)),
+        service,
+    }
+}
+
+/// A worker's instance of a listener's service.
+pub(super) fn create_service(
+    registry: &Registry,
+    config: &Config,
+    listener: usize,
+    worker: usize,
+    workers: usize,
+) -> Result<Box<dyn Service>, DaemonError> {
+    let ListenerConfig { service: name, reply_bytes_max, .. } = &config.listeners[listener];
+    let factory = registry.get(name).ok_or_else(|| DaemonError::UnknownService {
+        listener,
+        name: name.clone(),
+        known: registry.names().collect::<Vec<_>>().join(", "),
+    })?;
+    let setup = ServiceSetup {
+        worker,
+        workers,
+        reply_bytes_max: *reply_bytes_max as usize,
+        item_bytes_max: config.table.item_bytes_max as usize,
+    };
+    factory.create(&setup).map_err(|source| DaemonError::Service { listener, name: name.clone(), source })
+}
