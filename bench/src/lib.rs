@@ -1,0 +1,21 @@
+//! The perf rig: clients, load generators, peers and reports.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`client`] | a small memcached client over UDP |
+//! | [`functional`] | what any memcached has to do right |
+//! | [`workload`] | keys, values and what a reply to them must be |
+//! | [`latency`] | latencies and the figures made of them |
+//! | [`generator`] | a closed loop over a port, and the raw reflector |
+//! | [`hiccup`] | the machine's own gaps |
+//! | [`udp`] | `bench udp`: raw reflection, this daemon and memcached compared |
+//! | [`demo`] | `bench demo`: the whole way shown on one machine |
+
+pub mod client;
+pub mod demo;
+pub mod functional;
+pub mod generator;
+pub mod hiccup;
+pub mod latency;
+pub mod udp;
+pub mod workload;

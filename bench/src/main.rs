@@ -1,0 +1,103 @@
+//! The `bench` command.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use bench::{demo, udp};
+use clap::{Parser, Subcommand};
+use dataplane::testbed::signals;
+
+/// Demonstrates and measures the data plane on one machine.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves real items past the kernel's stack and proves it.
+    ///
+    /// Example: bench demo --seconds 10 --json
+    Demo {
+        /// Seconds of load.
+        #[arg(long, default_value_t = 6.0, value_parser = seconds)]
+        seconds: f64,
+        /// Prints one JSON object on the last line of standard output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compares raw AF_XDP reflection, the daemon and memcached over UDP.
+    ///
+    /// Example: bench udp --quick --json
+    Udp {
+        /// One short pass there and back: shows that everything works, not how fast.
+        #[arg(long)]
+        quick: bool,
+        /// Prints one JSON object on the last line of standard output.
+        #[arg(long)]
+        json: bool,
+        /// Bytes of the daemon's table.
+        #[arg(long, default_value = "1GiB")]
+        capacity: String,
+        /// Microseconds the daemon's worker polls before it sleeps. 0 by default: its core is shared with the NAPI
+        /// thread that brings it packets, which a polling worker would only keep from running.
+        #[arg(long, default_value_t = 0)]
+        spin_us: u32,
+        /// Passes over all systems; each second one goes backwards.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        passes: u16,
+        /// Seconds of each measured slot.
+        #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+        slot_seconds: f64,
+        /// Lets idle cores halt between requests; otherwise threads of the lowest priority keep them awake, as
+        /// booting with idle=poll would.
+        #[arg(long)]
+        cores_may_halt: bool,
+        /// Leaves a system out.
+        #[arg(long, value_enum)]
+        without: Vec<udp::System>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    signals::catch();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Demo { seconds, json } => demo::run(&demo::Options { seconds, json }),
+        Command::Udp { quick, json, capacity, spin_us, passes, slot_seconds, cores_may_halt, without } => {
+            let passes = usize::from(passes);
+            udp::run(&udp::Options {
+                quick,
+                json,
+                capacity,
+                spin_us,
+                passes,
+                slot_s: slot_seconds,
+                cores_may_halt,
+                without,
+            })
+        }
+    }
+}
+
+/// A length of time that makes sense for a load.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (0.1..=86_400.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("give it 0.1 to 86400 seconds".to_owned())
+    }
+}
