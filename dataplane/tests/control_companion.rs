@@ -1,12 +1,11 @@
 //! The companion over real sockets, with a thread in the place of a worker.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dataplane::config::ListenerConfig;
 use dataplane::control::companion::{
     Companion, CompanionSetup, CompanionSocket, ListenerPolicy, WorkerLink, link,
 };
@@ -32,22 +31,22 @@ impl Service for Words {
     }
 }
 
-#[derive(Default)]
-struct Beat(AtomicU64);
+/// Workers that beat whenever they are looked at, until they are told to stop: a starved test makes none stale.
+struct Beat(Vec<AtomicBool>);
 
 impl Beat {
-    fn now(&self) {
-        self.0.store(Now::read().monotonic_ns, Ordering::Relaxed);
+    fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| AtomicBool::new(true)).collect())
     }
 
-    fn stop(&self) {
-        self.0.store(1, Ordering::Relaxed);
+    fn set(&self, worker: usize, beats: bool) {
+        self.0[worker].store(beats, Ordering::Relaxed);
     }
 }
 
 impl Heartbeats for Beat {
-    fn heartbeat_ns(&self, _: usize) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    fn heartbeat_ns(&self, worker: usize) -> u64 {
+        if self.0[worker].load(Ordering::Relaxed) { Now::read().monotonic_ns } else { 1 }
     }
 }
 
@@ -94,28 +93,45 @@ impl Drop for Worker {
 
 struct Rig {
     companion: Companion,
-    worker: Worker,
+    workers: Vec<Worker>,
     beat: Arc<Beat>,
     port: u16,
 }
 
 /// A companion for one listener on every address, one worker behind it.
 fn rig(allow: &[&str]) -> Rig {
-    let free = UdpSocket::bind("[::]:0").and_then(|socket| socket.local_addr()).expect("a free port");
-    let mut listener = ListenerConfig::new("words", free.port());
-    listener.allow = allow.iter().map(|network| network.parse().expect("a network")).collect();
-    let sockets = CompanionSocket::bind_all(std::slice::from_ref(&listener)).expect("the port is free");
-    let (control, worker) = link(BUFFERS).expect("two descriptors");
-    let beat = Arc::new(Beat::default());
-    beat.now();
-    let policy = ListenerPolicy::new(AllowList::new(&listener.allow), listener.port, Box::new(Words));
+    rig_of(1, allow)
+}
+
+/// A companion for one listener on every address, with so many workers behind it.
+fn rig_of(workers: usize, allow: &[&str]) -> Rig {
+    let allow: Vec<_> = allow.iter().map(|network| network.parse().expect("a network")).collect();
+    let sockets = sockets();
+    let port = sockets[0].address().port();
+    let (links, ends): (Vec<_>, Vec<_>) =
+        (0..workers).map(|_| link(BUFFERS).expect("two descriptors")).unzip();
+    let beat = Arc::new(Beat::new(workers));
     let companion = Companion::start(CompanionSetup {
         sockets: sockets.into(),
-        listeners: vec![policy],
-        links: vec![control],
+        listeners: vec![ListenerPolicy::new(AllowList::new(&allow), port, Box::new(Words))],
+        links,
         heartbeats: Arc::clone(&beat) as Arc<dyn Heartbeats>,
     });
-    Rig { companion: companion.expect("a thread"), worker: Worker::start(worker), beat, port: listener.port }
+    let workers = ends.into_iter().map(Worker::start).collect();
+    Rig { companion: companion.expect("a thread"), workers, beat, port }
+}
+
+/// Sockets on every address of both families, at one port. It is held from the moment the kernel chooses it; where
+/// another has it in the other family, the kernel chooses again.
+fn sockets() -> [CompanionSocket; 2] {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let v4 = CompanionSocket::bind(0, (Ipv4Addr::UNSPECIFIED, 0).into()).expect("a free port");
+        match CompanionSocket::bind(0, (Ipv6Addr::UNSPECIFIED, v4.address().port()).into()) {
+            Ok(v6) => return [v4, v6],
+            Err(error) => assert!(Instant::now() < deadline, "no port is free in both families: {error}"),
+        }
+    }
 }
 
 fn client(address: &str) -> UdpSocket {
@@ -164,7 +180,7 @@ fn sources_outside_the_allow_list_reach_nothing() {
     outside.send_to(b"let me in", server).expect("it is sent");
     // One socket, one order: once this one is answered, the one before it has been handled.
     assert_eq!(ask(&client("127.0.0.1"), server, "me"), "ME");
-    rig.beat.stop();
+    rig.beat.set(0, false);
     outside.send_to(b"and now", server).expect("it is sent");
     assert_eq!(ask(&client("127.0.0.1"), server, "me"), "unavailable: me");
     outside.set_nonblocking(true).expect("it is a socket");
@@ -178,10 +194,26 @@ fn a_stale_workers_clients_are_told_at_once_and_served_again_after() {
     let server = SocketAddr::from(([127, 0, 0, 1], rig.port));
     let client = client("127.0.0.1");
     assert_eq!(ask(&client, server, "a"), "A");
-    rig.beat.stop();
+    rig.beat.set(0, false);
     assert_eq!(ask(&client, server, "b"), "unavailable: b");
-    rig.beat.now();
+    rig.beat.set(0, true);
     assert_eq!(ask(&client, server, "c"), "C");
+}
+
+#[test]
+fn while_one_of_several_workers_is_stale_no_other_answers_from_its_own_table() {
+    let rig = rig_of(2, &["127.0.0.0/8"]);
+    let server = SocketAddr::from(([127, 0, 0, 1], rig.port));
+    // So many that, spread in whatever way, both workers have some.
+    let clients: Vec<UdpSocket> = (0..16).map(|_| client("127.0.0.1")).collect();
+    for (stale, expected) in
+        [(None, "A"), (Some(0), "unavailable: a"), (Some(1), "unavailable: a"), (None, "A")]
+    {
+        (0..2).for_each(|worker| rig.beat.set(worker, stale != Some(worker)));
+        for client in &clients {
+            assert_eq!(ask(client, server, "a"), expected, "worker {stale:?} is stale");
+        }
+    }
 }
 
 #[test]
@@ -196,7 +228,7 @@ fn buffers_that_carry_no_reply_come_back_and_a_slow_worker_costs_drops_only() {
     until("the worker has returned one", || is_served(&rig, &client));
     let (full, handed_over) = (metrics.full.get(), metrics.handed_over.get());
     {
-        let _still = rig.worker.still.lock().expect("nobody panics with it");
+        let _still = rig.workers[0].still.lock().expect("nobody panics with it");
         for _ in 0..2 * BUFFERS {
             client.send_to(b"x", server).expect("it is sent");
         }
@@ -210,7 +242,6 @@ fn buffers_that_carry_no_reply_come_back_and_a_slow_worker_costs_drops_only() {
 
 /// Whether one request is answered by the worker; it may be dropped while every buffer is lent.
 fn is_served(rig: &Rig, client: &UdpSocket) -> bool {
-    rig.beat.now();
     client.send_to(b"still there", ("127.0.0.1", rig.port)).expect("it is sent");
     client.set_read_timeout(Some(Duration::from_millis(100))).expect("a deadline");
     let mut buffer = [0; 64];
@@ -228,16 +259,19 @@ fn stopping_answers_what_it_has_and_frees_the_port() {
     let rig = rig(&["127.0.0.0/8"]);
     let server = SocketAddr::from(([127, 0, 0, 1], rig.port));
     let (client, metrics) = (client("127.0.0.1"), rig.companion.metrics());
-    let still = rig.worker.still.lock().expect("nobody panics with it");
+    let still = rig.workers[0].still.lock().expect("nobody panics with it");
     client.send_to(b"last words", server).expect("it is sent");
     until("the worker has it", || metrics.handed_over.get() == 1);
     let stopping = std::thread::spawn(move || rig.companion.stop());
-    // The port is still held while the reply is on its way.
-    assert!(!stopping.is_finished());
+    assert!(
+        UdpSocket::bind(("0.0.0.0", rig.port)).is_err(),
+        "the port is held while the reply is on its way"
+    );
     drop(still);
     let mut buffer = [0; 64];
     let length = client.recv(&mut buffer).expect("an answer");
     assert_eq!(&buffer[..length], b"LAST WORDS");
     stopping.join().expect("it stops");
-    UdpSocket::bind(("0.0.0.0", rig.port)).expect("the port is free");
+    // Another test's socket may be given it at once.
+    until("the port is free", || UdpSocket::bind(("0.0.0.0", rig.port)).is_ok());
 }

@@ -90,7 +90,8 @@ fn plan_with(topology: &Topology, config: &Config, workers_max: usize) -> Result
     remark_on_locality(topology, &shares, &mut remarks);
     if shares.len() > 1 {
         remarks.push(format!(
-            "{} workers have a table each: a client finds what was stored through its own worker only",
+            "{} workers have a table each, and the NIC's hash chooses among them by addresses and ports: fragments, clients \
+             on this host and a client's other source ports may meet another worker's table, and flush_all empties one",
             shares.len()
         ));
     }

@@ -55,7 +55,7 @@ pub struct CompanionSetup {
     pub sockets: Arc<[CompanionSocket]>,
     /// One for each listener.
     pub listeners: Vec<ListenerPolicy>,
-    /// One for each worker.
+    /// One for each worker; there is at least one.
     pub links: Vec<ControlLink>,
     /// Which of them are alive.
     pub heartbeats: Arc<dyn Heartbeats>,
@@ -74,7 +74,11 @@ impl Companion {
     ///
     /// # Errors
     /// When the process has no threads or descriptors left.
+    ///
+    /// # Panics
+    /// Without a worker: there would be nobody to ask.
     pub fn start(setup: CompanionSetup) -> io::Result<Self> {
+        assert!(!setup.links.is_empty(), "a companion without a worker has nobody to ask");
         let (stop, metrics) = (Wake::new()?, Arc::new(CompanionMetrics::default()));
         let pump = Pump::new(setup, stop.clone(), Arc::clone(&metrics));
         let thread = std::thread::Builder::new().name("companion".into()).spawn(move || pump.run())?;
@@ -144,11 +148,7 @@ impl Pump {
                 self.requests(socket);
             }
         }
-        // Once more, without waiting: what had come by now was sent to a daemon that served. A batch a socket: a flood
-        // must not keep the daemon from ending.
-        for socket in 0..self.setup.sockets.len() {
-            self.requests(socket);
-        }
+        self.last_requests();
         let deadline = Instant::now() + DRAIN_TIME_MAX;
         while self.lent.iter().any(|&lent| lent > 0) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -161,6 +161,16 @@ impl Pump {
             }
             self.wait(false, Some(left));
             self.replies();
+        }
+    }
+
+    /// Takes requests once more, without waiting: what had come by now was sent to a daemon that served. A batch a
+    /// socket: a flood must not keep the daemon from ending.
+    fn last_requests(&mut self) {
+        for socket in 0..self.setup.sockets.len() {
+            // Buffers that came back since are free to carry them.
+            self.replies();
+            self.requests(socket);
         }
     }
 
@@ -218,6 +228,7 @@ impl Pump {
         let sockets = Arc::clone(&self.setup.sockets);
         let socket = &sockets[socket];
         let now_ns = Now::read().monotonic_ns;
+        let any_is_stale = self.any_is_stale(now_ns);
         for _ in 0..BATCH_FRAMES {
             let received = datagram::receive(socket.as_fd(), socket.address().port(), &mut self.scratch);
             let received = match received {
@@ -237,7 +248,11 @@ impl Pump {
             self.metrics.received.increment();
             if self.setup.listeners.get(socket.listener()).is_some_and(|policy| policy.admits(received.peer))
             {
-                self.request(socket, &received, now_ns);
+                if any_is_stale {
+                    self.unavailable(socket, &received, now_ns);
+                } else {
+                    self.request(socket, &received);
+                }
             } else {
                 self.metrics.refused.increment();
             }
@@ -249,14 +264,9 @@ impl Pump {
         }
     }
 
-    /// Hands the request in `scratch` to its worker, or answers for it.
-    fn request(&mut self, socket: &CompanionSocket, received: &datagram::Received, now_ns: u64) {
+    /// Hands the request in `scratch` to its worker.
+    fn request(&mut self, socket: &CompanionSocket, received: &datagram::Received) {
         let worker = self.worker_of(received.peer);
-        if worker.is_none_or(|worker| self.setup.heartbeats.is_stale(worker, now_ns)) {
-            self.unavailable(socket, received, now_ns);
-            return;
-        }
-        let Some(worker) = worker else { return };
         let Some(mut datagram) = self.spares[worker].pop() else {
             self.metrics.full.increment();
             return;
@@ -293,11 +303,70 @@ impl Pump {
         }
     }
 
-    /// A client stays with one worker, so that its requests are answered in order.
-    fn worker_of(&self, peer: SocketAddr) -> Option<usize> {
+    /// True while any worker has stopped beating. A client whose own worker is stale must not be served from the
+    /// table of another, and which worker is its own only the NIC's hash knows; so while one is stale, nobody is served
+    /// here. (Once workers hand requests to the one that owns the key, the others can serve on.)
+    fn any_is_stale(&self, now_ns: u64) -> bool {
+        (0..self.setup.links.len()).any(|worker| self.setup.heartbeats.is_stale(worker, now_ns))
+    }
+
+    /// A client stays with one worker, so that its requests are answered in order. With several workers that need not be
+    /// the one its packets reach through the NIC.
+    fn worker_of(&self, peer: SocketAddr) -> usize {
         let mut hasher = DefaultHasher::new();
         peer.hash(&mut hasher);
-        let workers = u64::try_from(self.setup.links.len()).ok().filter(|&workers| workers > 0)?;
-        usize::try_from(hasher.finish() % workers).ok()
+        (hasher.finish() % self.setup.links.len() as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::control::companion::link;
+    use crate::metrics::WorkerMetrics;
+    use crate::net::allow::AllowList;
+    use crate::service::{Context, Datagram, Replies, Service};
+
+    struct Mute;
+
+    impl Service for Mute {
+        fn datagram(&mut self, _: &mut Context<'_>, _: &Datagram<'_>, _: &mut dyn Replies) {}
+    }
+
+    struct Beating;
+
+    impl Heartbeats for Beating {
+        fn heartbeat_ns(&self, _: usize) -> u64 {
+            Now::read().monotonic_ns
+        }
+    }
+
+    #[test]
+    fn the_last_requests_are_carried_by_buffers_that_came_back_meanwhile() {
+        let socket = CompanionSocket::bind(0, "127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let server = socket.address();
+        let allow = AllowList::new(&["127.0.0.0/8".parse().expect("a network")]);
+        let (control, mut worker) = link(1).expect("two descriptors");
+        let setup = CompanionSetup {
+            sockets: [socket].into(),
+            listeners: vec![ListenerPolicy::new(allow, server.port(), Box::new(Mute))],
+            links: vec![control],
+            heartbeats: Arc::new(Beating),
+        };
+        let mut pump = Pump::new(setup, Wake::new().expect("a descriptor"), Arc::default());
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        pump.replies();
+        client.send_to(b"first", server).expect("it is sent");
+        pump.requests(0);
+        assert_eq!((pump.lent[0], pump.spares[0].len()), (1, 0), "the only buffer is lent");
+
+        worker.end.poll(1, &WorkerMetrics::default(), |_, replies| {
+            replies.send(&[b"answer"]);
+        });
+        client.send_to(b"last", server).expect("it is sent");
+        pump.last_requests();
+        assert_eq!((pump.metrics.handed_over.get(), pump.metrics.full.get()), (2, 0));
     }
 }
