@@ -46,6 +46,8 @@ pub const WORKERS_MAX: usize = 64;
 pub const QUEUES_MAX: usize = 256;
 
 const _: () = {
+    // A reply goes out whole or not at all, so its datagrams must fit the smallest ring, which holds one batch.
+    assert!(REPLY_BYTES_MAX.div_ceil(MEMCACHED_DATAGRAM_BYTES_MAX) <= BATCH_FRAMES);
     assert!(REPLY_HEADERS_BYTES_MAX + MEMCACHED_DATAGRAM_BYTES_MAX <= PACKET_BYTES_MAX);
     assert!(FRAME_BYTES.is_power_of_two());
     assert!(SLEEP_NS_MAX * 4 <= STALE_NS);

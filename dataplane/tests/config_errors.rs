@@ -1,6 +1,7 @@
 //! A configuration is refused with every error at once, each with its line, its key path and the way out.
 
 use dataplane::config::{self, Config, Idle, InterfaceConfig, ListenerConfig};
+use dataplane::daemon::Daemon;
 use dataplane::net::allow::AllowList;
 use proptest::prelude::*;
 
@@ -127,6 +128,9 @@ fn a_listener_open_to_the_world_is_refused_with_the_reason() {
         r#"["::/0"]"#,
         r#"["0.0.0.0/1", "128.0.0.0/1"]"#,
         r#"["10.0.0.0/8", "::/1", "8000::/1"]"#,
+        r#"["0.0.0.0/2", "128.0.0.0/3", "192.0.0.0/4"]"#,
+        r#"["2000::/5", "2800::/6", "2c00::/7"]"#,
+        r#"["64:ff9b::/96"]"#,
     ] {
         let text = LEAST.replace("port = 11211", &format!("port = 11211, allow = {open}"));
         let error = error_of(&text);
@@ -145,10 +149,9 @@ fn what_does_not_fit_together_is_refused() {
             "at least 4096",
         ),
         (
-            "interface = [{ name = \"a\", ring_entries = 64 }]\n\
-             listener = [{ service = \"s\", port = 1, reply_max = \"1MiB\" }]",
+            "interface = [{ name = \"a\" }]\nlistener = [{ service = \"s\", port = 1, reply_max = \"1MiB\" }]",
             "listener[0].reply_max",
-            "a ring of 64 entries",
+            "from 1400B to 64KiB",
         ),
         (
             "interface = [{ name = \"a\" }]\n\
@@ -174,11 +177,82 @@ fn what_does_not_fit_together_is_refused() {
             "workers.cores",
             "core 2",
         ),
+        (
+            "interface = [{ name = \"a\" }]\nlistener = [{ service = \"s\", port = 1 }]\n\
+             table = { item_max = \"1KiB\", item_expected = \"2KiB\" }",
+            "table.item_expected",
+            "more than item_max = 1KiB",
+        ),
+        (
+            "interface = [{ name = \"a\", mode = \"generic\", copy = \"zero-copy\" }]\n\
+             listener = [{ service = \"s\", port = 1 }]",
+            "interface[0].copy",
+            "leave one of the two out",
+        ),
     ] {
         let error = error_of(text);
         assert!(error.starts_with(&format!("{key}: ")) && error.contains(part), "{error}");
         assert!(error.contains("(line "), "{error}");
     }
+}
+
+#[test]
+fn more_than_the_xdp_program_has_room_for_is_refused() {
+    let list = |count: usize, item: &dyn Fn(usize) -> String| {
+        (0..count).map(|number| format!("\"{}\"", item(number))).collect::<Vec<_>>().join(", ")
+    };
+    let address = |number: usize| format!("10.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255);
+    let networks = list(16 * 1024 + 1, &|number| format!("{}/32", address(number)));
+    let error = error_of(&LEAST.replace("port = 11211", &format!("port = 11211, allow = [{networks}]")));
+    assert!(error.starts_with("listener: ") && error.contains("16385 networks"), "{error}");
+    let addresses = list(1025, &|number| address(number + 1));
+    let error = error_of(&LEAST.replace("port = 11211", &format!("port = 11211, addresses = [{addresses}]")));
+    assert!(error.starts_with("listener: ") && error.contains("1025 addresses"), "{error}");
+}
+
+#[test]
+fn every_unknown_service_is_told_at_once() {
+    let text = "interface = [{ name = \"a\" }]\n\
+        listener = [{ service = \"memcachd\", port = 1 },\n{ service = \"memcached\", port = 2 },\n\
+        { service = \"web\", port = 3 }]";
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("dataplane.toml");
+    std::fs::write(&path, text).expect("a file");
+    let errors = config::load_for(&path, &["echo", "memcached"]).expect_err("two are unknown").errors;
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        [
+            "listener[0].service: this daemon has no service \"memcachd\"; did you mean \"memcached\"? (line 2)",
+            "listener[2].service: this daemon has no service \"web\"; it has echo, memcached (line 4)",
+        ]
+    );
+    assert!(config::load(&path).is_ok(), "whoever does not say which there are, takes any");
+}
+
+#[test]
+fn a_configuration_made_in_code_is_checked_before_anything_is_touched() {
+    let mut config = config::parse(LEAST).expect("is valid");
+    config.interfaces[0].name = "no-such-nic".to_owned();
+    config.listeners[0].allow = vec!["0.0.0.0/0".parse().expect("a network")];
+    config.listeners.push(ListenerConfig { allow: Vec::new(), ..ListenerConfig::new("web", 80) });
+    let error = Daemon::new().run(config).expect_err("it is open to the world").to_string();
+    let expected =
+        ["listener[0].allow: 0.0.0.0/0 is wider", "listener[1].allow: is empty", "no service \"web\""];
+    assert!(expected.iter().all(|part| error.contains(part)), "{error}");
+    assert!(!error.contains("no-such-nic"), "the host has not been looked at: {error}");
+}
+
+#[test]
+fn a_log_filter_that_would_silence_the_log_is_refused() {
+    let log = |filter: &str| format!("{LEAST}[daemon]\nlog = \"{filter}\"\n");
+    for (filter, part) in [("warning", "did you mean warn?"), ("é=info", "ASCII"), ("inof", "the levels are")]
+    {
+        let error = error_of(&log(filter));
+        assert!(error.starts_with("daemon.log: ") && error.contains(part), "{error}");
+    }
+    let config = config::parse(&log("info, dataplane::steer = debug")).expect("is valid");
+    assert_eq!(config.daemon.log, "info,dataplane::steer=debug");
 }
 
 #[test]
@@ -194,6 +268,10 @@ fn an_empty_file_is_told_what_it_needs() {
     let errors = errors_of("");
     assert_eq!(errors.len(), 2, "{errors:#?}");
     assert!(errors[0].contains("[[interface]]") && errors[1].contains("[[listener]]"), "{errors:#?}");
+    let errors = errors_of("interface = []\nlistener = []\n");
+    assert_eq!(errors.len(), 2, "{errors:#?}");
+    assert!(errors[0].contains("is empty; add a block [[interface]]"), "{errors:#?}");
+    assert!(errors[1].contains("is empty; add a block [[listener]]"), "{errors:#?}");
 }
 
 #[test]

@@ -38,8 +38,47 @@ fn check_accepts_the_example_and_reports_every_error_of_another() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stdout(&output), "");
     let errors = stderr(&output);
-    for key in ["daemon.admin", "interface", "listener[0].port", "3 errors in"] {
+    for key in ["daemon.admin", "interface", "listener[0].port", "listener[0].service", "4 errors in"] {
         assert!(errors.contains(key), "{key} in\n{errors}");
+    }
+    let output = dataplane(&["doctor", "--config", &path]);
+    assert!(
+        stderr(&output).contains("no service \"s\""),
+        "doctor knows the services too: {}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn check_tells_json_with_the_same_exit_codes() {
+    let output = dataplane(&["check", "--config", EXAMPLE, "--json"]);
+    let verdict: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("one JSON object");
+    assert!(output.status.success());
+    assert_eq!(verdict, serde_json::json!({ "file": EXAMPLE, "valid": true, "errors": [] }));
+
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = file(directory.path(), "interface = []\n[[listener]]\nservice = \"memcached\"\nport = 0\n");
+    let output = dataplane(&["check", "--config", &path, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let verdict: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("one JSON object");
+    assert_eq!(verdict["valid"], false);
+    let errors = verdict["errors"].as_array().expect("a list");
+    let places: Vec<_> = errors.iter().map(|error| (&error["line"], &error["key"])).collect();
+    assert_eq!(places, [(&1.into(), &"interface".into()), (&4.into(), &"listener[0].port".into())]);
+}
+
+#[test]
+fn a_log_filter_in_the_environment_is_checked_too() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = file(directory.path(), &ON_LOOPBACK.replace("\"lo\"", "\"no-such-nic\""));
+    for (filter, part) in
+        [("warning", "RUST_LOG: \"warning\" is no level; did you mean warn?"), ("", "no-such-nic")]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dataplane"));
+        let output =
+            command.args(["run", "--config", &path]).env("RUST_LOG", filter).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
     }
 }
 
@@ -97,7 +136,9 @@ fn wrong_usage_is_two_and_help_has_examples() {
         let output = dataplane(&[command, &["--help"]].concat());
         assert!(output.status.success() && stdout(&output).contains("Example:\n  dataplane "), "{command:?}");
     }
-    assert!(!stdout(&dataplane(&["--help"])).contains("sentinel"), "it is not for users");
+    let help = stdout(&dataplane(&["--help"]));
+    assert!(help.contains("Example:\n  dataplane "), "{help}");
+    assert!(!help.contains("sentinel"), "it is not for users");
 }
 
 #[test]

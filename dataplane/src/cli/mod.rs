@@ -9,14 +9,24 @@ mod status;
 mod steer;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use dataplane::config::{self, Config, ConfigErrors};
+use dataplane::daemon::Daemon;
 
 /// Serves memory and storage requests past the kernel's network stack, while the kernel keeps the NIC.
 #[derive(Parser)]
-#[command(name = "dataplane", version, arg_required_else_help = true, propagate_version = true)]
+#[command(
+    name = "dataplane",
+    version,
+    arg_required_else_help = true,
+    propagate_version = true,
+    after_help = "Example:\n  dataplane check --config /etc/dataplane/dataplane.toml    # is the file right?\n  \
+                  dataplane doctor --config /etc/dataplane/dataplane.toml   # can this host run it?\n  \
+                  dataplane run --config /etc/dataplane/dataplane.toml"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -29,7 +39,7 @@ enum Command {
     Run(ConfigFile),
     /// Reports every error in a configuration file at once.
     #[command(after_help = "Example:\n  dataplane check --config /etc/dataplane/dataplane.toml")]
-    Check(ConfigFile),
+    Check(check::Arguments),
     /// Shows which worker would serve which queue on which core, without touching anything.
     #[command(after_help = "Example:\n  dataplane plan --config /etc/dataplane/dataplane.toml --json")]
     Plan(plan::Arguments),
@@ -58,7 +68,7 @@ struct ConfigFile {
 pub(crate) fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(arguments) => run::run(&arguments.config),
-        Command::Check(arguments) => check::check(&arguments.config),
+        Command::Check(arguments) => check::check(&arguments),
         Command::Plan(arguments) => plan::plan(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Status(arguments) => status::status(&arguments),
@@ -70,6 +80,11 @@ pub(crate) fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "dataplane: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Reads a configuration for the services that this daemon has.
+fn load(file: &Path) -> Result<Config, ConfigErrors> {
+    config::load_for(file, &Daemon::new().registry().names().collect::<Vec<_>>())
 }
 
 /// Prints to standard output. A reader that has gone (`dataplane status | head -1`) is no error.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use dataplane::{config, topology};
+use dataplane::topology;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -15,7 +15,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn plan(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = config::load(&arguments.file.config)?;
+    let config = super::load(&arguments.file.config)?;
     let plan = topology::plan(&topology::discover()?, &config)?;
     super::print(&if arguments.json { serde_json::to_string(&plan)? } else { plan.to_string() })?;
     Ok(ExitCode::SUCCESS)

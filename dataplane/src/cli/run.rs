@@ -1,5 +1,6 @@
 //! `dataplane run`.
 
+use std::env::VarError;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,18 +10,23 @@ use dataplane::daemon::Daemon;
 use tracing_subscriber::EnvFilter;
 
 pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
-    let config = config::load(file)?;
+    let config = super::load(file)?;
     log_to_stderr(&config)?;
     Daemon::new().run(config)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// To standard error: systemd's journal takes it from there. `RUST_LOG` overrides the configuration for one run.
+/// To standard error: systemd's journal takes it from there. `RUST_LOG` overrides the configuration for one run; an
+/// empty one counts as none.
 fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
     let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
-        Ok(directives) => EnvFilter::try_new(directives).context("RUST_LOG is not a log filter")?,
-        Err(_) => EnvFilter::try_new(&config.daemon.log)?,
+        Ok(text) if !text.trim().is_empty() => config::log_filter(&text)
+            .map_err(anyhow::Error::msg)
+            .context("the environment variable RUST_LOG")?,
+        Err(VarError::NotUnicode(_)) => anyhow::bail!("the environment variable RUST_LOG is not text"),
+        _ => config.daemon.log.clone(),
     };
+    let filter = EnvFilter::try_new(filter)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use dataplane_ebpf::layout::{SERVICES_MAX, SOURCES_MAX};
+
 use crate::limits::{
     BATCH_FRAMES, FRAME_BYTES, KEY_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX, QUEUES_MAX, REPLY_BYTES_MAX,
     VALUE_BYTES_MAX,
@@ -58,3 +60,9 @@ pub(super) const RATE: RangeInclusive<u64> = 1..=1_000_000_000;
 
 /// Bytes of a service's name.
 pub(super) const SERVICE_NAME_BYTES_MAX: usize = 64;
+
+/// Networks in the allow-lists of all listeners: what the XDP program's map holds.
+pub(super) const NETWORKS_MAX: usize = SOURCES_MAX as usize;
+
+/// Addresses of all listeners: what the XDP program's map holds.
+pub(super) const ADDRESSES_MAX: usize = SERVICES_MAX as usize;

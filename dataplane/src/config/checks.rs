@@ -1,20 +1,29 @@
-//! What must hold between values. Each value has passed its own bounds, or been reported and replaced by its
-//! default, by the time it gets here.
+//! What must hold between values, and whom a listener may serve. Each value of a file has passed its own bounds, or
+//! been reported and replaced by its default, by the time it gets here.
 
 use std::net::IpAddr;
 
 use super::bounds;
 use super::display_size;
-use super::model::{Config, InterfaceConfig, ListenerConfig};
-use super::reader::Report;
-use crate::limits::{MEMCACHED_DATAGRAM_BYTES_MAX, QUEUES_MAX};
+use super::model::{Config, CopyMode, InterfaceConfig, ListenerConfig, XdpMode};
+use super::reader::{Report, nearest};
+use super::sources;
+use crate::limits::QUEUES_MAX;
 
-/// Reports what does not fit together.
-pub(super) fn between_values(config: &Config, report: &Report<'_>) {
+/// What an empty allow-list means.
+pub(super) const NOBODY: &str =
+    "a service open to nobody serves nobody; leave it out to serve private networks";
+
+/// Reports what does not fit together. `services` are those the daemon has, if they are known.
+pub(super) fn between_values(config: &Config, services: Option<&[&str]>, report: &Report<'_>) {
     interfaces(&config.interfaces, report);
     cores(config, report);
     table(config, report);
     listeners(config, report);
+    room_for_listeners(&config.listeners, report);
+    if let Some(services) = services {
+        known_services(&config.listeners, services, report);
+    }
 }
 
 fn interfaces(interfaces: &[InterfaceConfig], report: &Report<'_>) {
@@ -26,6 +35,13 @@ fn interfaces(interfaces: &[InterfaceConfig], report: &Report<'_>) {
             report.error_at(
                 &key("name"),
                 format!("{name} is interface[{earlier}] already; join the two blocks"),
+            );
+        }
+        if interface.mode == XdpMode::Generic && interface.copy == CopyMode::ZeroCopy {
+            report.error_at(
+                &key("copy"),
+                "zero-copy needs the program in the driver, and mode = \"generic\" runs it after the kernel has copied \
+                 the packet; leave one of the two out",
             );
         }
         let frames_min = interface.ring_entries * bounds::FRAMES_PER_RING_ENTRY_MIN;
@@ -75,10 +91,19 @@ fn table(config: &Config, report: &Report<'_>) {
             ),
         );
     }
+    if config.table.expected_item_bytes > config.table.item_bytes_max {
+        report.error_at(
+            "table.item_expected",
+            format!(
+                "{} for the mean item is more than item_max = {} for the largest",
+                display_size(config.table.expected_item_bytes.into()),
+                display_size(item)
+            ),
+        );
+    }
 }
 
 fn listeners(config: &Config, report: &Report<'_>) {
-    let ring_entries = config.interfaces.iter().map(|interface| interface.ring_entries).min();
     for (index, listener) in config.listeners.iter().enumerate() {
         let key = |name: &str| format!("listener[{index}].{name}");
         let earlier = config.listeners[..index].iter().position(|other| overlap(other, listener));
@@ -87,6 +112,12 @@ fn listeners(config: &Config, report: &Report<'_>) {
                 &key("port"),
                 format!("listener[{earlier}] is on port {} already, on the same address", listener.port),
             );
+        }
+        if listener.allow.is_empty() {
+            report.error_at(&key("allow"), format!("is empty; {NOBODY}"));
+        }
+        if let Some(reason) = sources::too_wide(&listener.allow) {
+            report.error_at(&key("allow"), reason);
         }
         for (item, &address) in listener.addresses.iter().enumerate() {
             let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
@@ -97,18 +128,50 @@ fn listeners(config: &Config, report: &Report<'_>) {
                 );
             }
         }
-        // A reply goes out whole or not at all, so its datagrams must fit an empty TX ring.
-        let datagrams = listener.reply_bytes_max.div_ceil(MEMCACHED_DATAGRAM_BYTES_MAX as u32);
-        if let Some(entries) = ring_entries.filter(|&entries| datagrams > entries) {
-            report.error_at(
-                &key("reply_max"),
-                format!(
-                    "{} is {datagrams} datagrams, more than a ring of {entries} entries holds; at most {}",
-                    display_size(listener.reply_bytes_max.into()),
-                    display_size(u64::from(entries) * MEMCACHED_DATAGRAM_BYTES_MAX as u64)
-                ),
-            );
+    }
+}
+
+/// The XDP program's maps hold so many of each, over all listeners.
+fn room_for_listeners(listeners: &[ListenerConfig], report: &Report<'_>) {
+    let networks: usize = listeners.iter().map(|listener| listener.allow.len()).sum();
+    if networks > bounds::NETWORKS_MAX {
+        let most = bounds::NETWORKS_MAX;
+        report.error_at(
+            "listener",
+            format!(
+                "allows {networks} networks in all; the XDP program has room for {most}: join some of them"
+            ),
+        );
+    }
+    // A listener on every address takes one place.
+    let addresses: usize = listeners.iter().map(|listener| listener.addresses.len().max(1)).sum();
+    if addresses > bounds::ADDRESSES_MAX {
+        let most = bounds::ADDRESSES_MAX;
+        report.error_at(
+            "listener",
+            format!(
+                "names {addresses} addresses in all; the XDP program has room for {most}: a listener without \
+                 addresses answers on all of them"
+            ),
+        );
+    }
+}
+
+fn known_services(listeners: &[ListenerConfig], services: &[&str], report: &Report<'_>) {
+    for (index, listener) in listeners.iter().enumerate() {
+        let name = listener.service.as_str();
+        // An empty one was missing or wrong, which has been reported.
+        if name.is_empty() || services.contains(&name) {
+            continue;
         }
+        let hint = nearest(name, services).map_or_else(
+            || format!("it has {}", services.join(", ")),
+            |near| format!("did you mean {near:?}?"),
+        );
+        report.error_at(
+            &format!("listener[{index}].service"),
+            format!("this daemon has no service {name:?}; {hint}"),
+        );
     }
 }
 

@@ -11,12 +11,14 @@
 //! | `sections` | each table of the document to its part of the model |
 //! | `checks` | what must hold between values |
 //! | `sources` | allow-lists: what counts as a limit |
+//! | `log_filter` | [`log_filter()`]: `"info,dataplane::control=debug"` |
 //! | `size` | `"1GiB"` |
 
 mod bounds;
 mod checks;
 mod defaults;
 mod error;
+mod log_filter;
 mod model;
 mod reader;
 mod sections;
@@ -26,30 +28,60 @@ mod sources;
 use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use log_filter::log_filter;
 pub use model::*;
 pub use size::display_size;
 pub use sources::private_sources;
 
-/// Reads and checks a configuration file.
+/// Reads and checks a configuration file. A listener may name any service.
 ///
 /// # Errors
 /// Every error in the file, or why it could not be read.
 pub fn load(path: impl AsRef<Path>) -> Result<Config, ConfigErrors> {
-    let path = path.as_ref();
-    match std::fs::read_to_string(path) {
-        Ok(text) => parse(&text).map_err(|errors| errors.in_file(path)),
-        Err(source) => Err(ConfigErrors::unreadable(path, &source)),
-    }
+    read(path.as_ref(), None)
 }
 
-/// Checks a configuration.
+/// Like [`load`], for a daemon with these services: a listener that names another is an error too.
+///
+/// # Errors
+/// Every error in the file, or why it could not be read.
+pub fn load_for(path: impl AsRef<Path>, services: &[&str]) -> Result<Config, ConfigErrors> {
+    read(path.as_ref(), Some(services))
+}
+
+/// Checks a configuration. A listener may name any service.
 ///
 /// # Errors
 /// Every error in the text.
 pub fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    parse_for(text, None)
+}
+
+fn read(path: &Path, services: Option<&[&str]>) -> Result<Config, ConfigErrors> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse_for(&text, services).map_err(|errors| errors.in_file(path)),
+        Err(source) => Err(ConfigErrors::unreadable(path, &source)),
+    }
+}
+
+fn parse_for(text: &str, services: Option<&[&str]>) -> Result<Config, ConfigErrors> {
     let report = reader::Report::new(text);
     let root = reader::document(&report);
-    let config = sections::config(root);
+    let config = sections::config(root, services);
     report.finish()?;
     Ok(config)
+}
+
+impl Config {
+    /// Checks a configuration that was made in code, not read from a file, for a daemon with these services: that no
+    /// listener is open to the world, and that its values fit together. [`Daemon::run`](crate::daemon::Daemon::run)
+    /// does this first.
+    ///
+    /// # Errors
+    /// Everything that does not fit.
+    pub fn check(&self, services: &[&str]) -> Result<(), ConfigErrors> {
+        let report = reader::Report::new("");
+        checks::between_values(self, Some(services), &report);
+        report.finish()
+    }
 }

@@ -97,11 +97,6 @@ impl<'r, 's> Section<'r, 's> {
         Some(Field::new(self.report, self.path_of(key), value))
     }
 
-    /// Whether a key is there, taken or not yet.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
-    }
-
     /// Takes a key that must be there.
     pub(super) fn require(&mut self, key: &'static str, example: &str) -> Option<Field<'r, 's>> {
         let field = self.take(key);
@@ -123,14 +118,23 @@ impl<'r, 's> Section<'r, 's> {
         self.take(key).and_then(Field::section).unwrap_or(empty)
     }
 
-    /// Takes an array of tables, `[[key]]`.
-    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'r, 's>> {
-        let Some(field) = self.take(key) else { return Vec::new() };
+    /// Takes an array of tables, `[[key]]`, of which there must be one; `purpose` says what goes in there.
+    pub(super) fn sections(&mut self, key: &'static str, purpose: &str) -> Vec<Section<'r, 's>> {
+        let cure = format!("add a block [[{key}]] and {purpose} there");
+        let Some(field) = self.take(key) else {
+            self.missing(key, format!("is missing; {cure}"));
+            return Vec::new();
+        };
         if field.value.get_ref().is_table() {
             field.error(format!("is one table; write [[{key}]] with two brackets, one block for each"));
             return Vec::new();
         }
-        field.items().into_iter().flatten().filter_map(Field::section).collect()
+        let place = field.place();
+        let items = field.items();
+        if items.as_ref().is_some_and(Vec::is_empty) {
+            place.error(format!("is empty; {cure}"));
+        }
+        items.into_iter().flatten().filter_map(Field::section).collect()
     }
 
     /// The report errors go to.

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::log_filter::log_filter;
 use super::model::{
     Attachment, BusyPollConfig, ChecksumPolicy, Config, CopyMode, DaemonConfig, Idle, InterfaceConfig,
     ListenerConfig, ListenerProtocol, RateLimit, SteerLogLevel, TableConfig, WorkersConfig, XdpMode,
@@ -31,30 +32,17 @@ const HUGE_PAGES: [(&str, HugePages); 3] =
     [("auto", HugePages::Auto), ("required", HugePages::Required), ("never", HugePages::Never)];
 const PROTOCOL: [(&str, ListenerProtocol); 1] = [("udp", ListenerProtocol::Udp)];
 
-/// The whole document.
-pub(super) fn config(mut root: Section<'_, '_>) -> Config {
+/// The whole document, for a daemon with these services, if they are known.
+pub(super) fn config(mut root: Section<'_, '_>, services: Option<&[&str]>) -> Config {
     let daemon = daemon(root.section("daemon"));
-    let interfaces = list(&mut root, "interface", "name the NIC to serve", interface);
+    let interfaces = root.sections("interface", "name the NIC to serve").into_iter().map(interface).collect();
     let workers = workers(root.section("workers"));
     let table = table(root.section("table"));
-    let listeners = list(&mut root, "listener", "name the service and its port", listener);
+    let listeners =
+        root.sections("listener", "name the service and its port").into_iter().map(listener).collect();
     let config = Config { daemon, interfaces, workers, table, listeners };
-    checks::between_values(&config, root.report());
+    checks::between_values(&config, services, root.report());
     config
-}
-
-fn list<T>(
-    root: &mut Section<'_, '_>,
-    key: &'static str,
-    purpose: &str,
-    read: impl Fn(Section<'_, '_>) -> T,
-) -> Vec<T> {
-    let present = root.has(key);
-    let sections = root.sections(key);
-    if !present {
-        root.missing(key, format!("is missing; add a block [[{key}]] and {purpose} there"));
-    }
-    sections.into_iter().map(read).collect()
 }
 
 fn daemon(mut section: Section<'_, '_>) -> DaemonConfig {
@@ -170,15 +158,7 @@ fn listener(mut section: Section<'_, '_>) -> ListenerConfig {
 }
 
 fn allow(field: Field<'_, '_>) -> Option<Vec<ipnet::IpNet>> {
-    let list = field.place();
-    let networks = field.distinct(
-        "a service open to nobody serves nobody; leave it out to serve private networks",
-        |item| item.parsed(sources::parse_network),
-    )?;
-    if let Some(reason) = sources::too_wide(&networks) {
-        list.error(reason);
-    }
-    Some(networks)
+    field.distinct(checks::NOBODY, |item| item.parsed(sources::parse_network))
 }
 
 fn rate_limit(mut section: Section<'_, '_>) -> Option<RateLimit> {
@@ -226,13 +206,6 @@ fn pin_directory(text: &str) -> Result<PathBuf, String> {
         return Err(format!("{text:?} is not a directory's full path; write it like /sys/fs/bpf/dataplane"));
     }
     Ok(path)
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    tracing_subscriber::EnvFilter::try_new(text).map_err(|error| {
-        format!("{text:?} is not a log filter ({error}); write it like \"info,dataplane::control=debug\"")
-    })?;
-    Ok(text.to_owned())
 }
 
 /// The kernel's own rule (`dev_valid_name`, Linux `net/core/dev.c`).

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::ServiceError;
+use crate::config::ConfigErrors;
 use crate::control::ControlError;
 use crate::control::companion::CompanionError;
 use crate::control::sentinel::SentinelError;
@@ -14,6 +15,9 @@ use crate::topology::{PlanErrors, TopologyError};
 /// Why the daemon cannot start or has to end.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
+    /// The configuration is wrong by itself.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
     /// The host's cores and NICs could not be read.
     #[error(transparent)]
     Topology(#[from] TopologyError),

@@ -60,6 +60,7 @@ impl Daemon {
     /// # Errors
     /// [`DaemonError`]: why it could not start, or had to end.
     pub fn run(self, config: Config) -> Result<(), DaemonError> {
+        config.check(&self.registry.names().collect::<Vec<_>>())?;
         run::run(&config, &self.registry)
     }
 

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use dataplane::config::{self, Config};
+use dataplane::config::Config;
 use dataplane::topology::{self, Topology};
 
 use report::{Finding, Report};
@@ -40,7 +40,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn doctor(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = arguments.config.as_deref().map(config::load).transpose()?;
+    let config = arguments.config.as_deref().map(super::load).transpose()?;
     let report = examine(config.as_ref());
     super::print(&if arguments.json { serde_json::to_string(&report)? } else { report.to_string() })?;
     Ok(if report.fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
