@@ -208,6 +208,8 @@ pub struct WorkerMetrics {
     pub used_bytes: Counter,
     /// Bytes of arena and index; a gauge.
     pub capacity_bytes: Counter,
+    /// 1 when the table lies in huge pages, else 0; a gauge.
+    pub table_huge_pages: Counter,
     /// Items evicted.
     pub evictions: Counter,
     /// Time from a batch's arrival in user space to its replies' doorbell.

@@ -77,11 +77,14 @@ fn table(report: &StatusReport) -> String {
             queue.state
         );
     }
-    let _ = writeln!(text, "\nworker  core  node  heartbeat  busy   requests  hit ratio      items  memory");
+    let _ = writeln!(
+        text,
+        "\nworker  core  node  heartbeat  busy   requests  hit ratio      items  huge pages  memory"
+    );
     for worker in &report.workers {
         let _ = writeln!(
             text,
-            "{:>6}  {:>4}  {:>4}  {:>6} ms  {:>3.0}%  {:>9}  {:>8.1}%  {:>9}  {} of {}",
+            "{:>6}  {:>4}  {:>4}  {:>6} ms  {:>3.0}%  {:>9}  {:>8.1}%  {:>9}  {:<10}  {} of {}",
             worker.worker,
             worker.core,
             worker.node.map_or("-".to_owned(), |node| node.to_string()),
@@ -90,6 +93,7 @@ fn table(report: &StatusReport) -> String {
             worker.requests.values().sum::<u64>(),
             100.0 * share(worker.hits, worker.misses),
             worker.items,
+            if worker.table_huge_pages { "yes" } else { "no" },
             display_size(worker.used_bytes),
             display_size(worker.capacity_bytes),
         );

@@ -56,6 +56,7 @@ const GAUGES: &[(&str, &str, Read)] = &[
     ("live_bytes", "Bytes of keys and values live", |m| &m.live_bytes),
     ("used_bytes", "Bytes of arena in use", |m| &m.used_bytes),
     ("capacity_bytes", "Bytes of arena and index", |m| &m.capacity_bytes),
+    ("table_huge_pages", "1 when arena and index lie in huge pages", |m| &m.table_huge_pages),
 ];
 
 type ReadCompanion = fn(&CompanionMetrics) -> &Counter;
@@ -312,6 +313,7 @@ mod tests {
             metrics.dropped(DropReason::UdpChecksum);
             metrics.busy_ns.add(1_500_000_000);
             metrics.items.set(3);
+            metrics.table_huge_pages.set(1);
         });
         for line in [
             "dataplane_frames_received_total{worker=\"0\"} 7",
@@ -319,6 +321,7 @@ mod tests {
             "dataplane_drops_total{worker=\"0\",reason=\"udp_checksum\"} 1",
             "dataplane_busy_seconds_total{worker=\"0\"} 1.5",
             "dataplane_items{worker=\"0\"} 3",
+            "dataplane_table_huge_pages{worker=\"0\"} 1",
             "dataplane_xdp_packets_total{interface=\"eth1\",verdict=\"redirected\"} 42",
             "dataplane_queue_up{interface=\"eth\\\"1\",queue=\"0\"} 1",
             "dataplane_companion_datagrams_total{outcome=\"refused\"} 0",

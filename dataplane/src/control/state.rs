@@ -154,6 +154,7 @@ impl DaemonState {
             items: metrics.items.get(),
             used_bytes: metrics.used_bytes.get(),
             capacity_bytes: metrics.capacity_bytes.get(),
+            table_huge_pages: metrics.table_huge_pages.get() != 0,
             evictions: metrics.evictions.get(),
             busy_ns: metrics.busy_ns.get(),
             idle_ns: metrics.idle_ns.get(),

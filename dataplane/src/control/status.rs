@@ -79,6 +79,8 @@ pub struct WorkerStatus {
     pub used_bytes: u64,
     /// Bytes of arena and index.
     pub capacity_bytes: u64,
+    /// True when arena and index lie in huge pages.
+    pub table_huge_pages: bool,
     /// Items evicted.
     pub evictions: u64,
     /// Nanoseconds in polls that found work.

@@ -10,7 +10,7 @@ use super::interface::Lane;
 use super::{DaemonError, Registry};
 use crate::config::{Config, ListenerConfig};
 use crate::control::companion::WorkerLink;
-use crate::memory::Placement;
+use crate::memory::{HugePages, Placement};
 use crate::metrics::WorkerMetrics;
 use crate::net::allow::AllowList;
 use crate::net::rate_limit::RateLimiter;
@@ -143,6 +143,15 @@ fn assemble(
         placement: Placement { node: plan.node, huge_pages: config.table.huge_pages },
     })
     .map_err(|source| DaemonError::Table { worker: plan.worker, source })?;
+    metrics.table_huge_pages.set(table.huge_pages().into());
+    if config.table.huge_pages == HugePages::Auto && !table.huge_pages() {
+        tracing::warn!(
+            worker = plan.worker,
+            node = plan.node,
+            bytes = config.table.capacity_bytes,
+            "the table lies in ordinary pages, since too few huge pages are free; dataplane doctor has the command"
+        );
+    }
     let elapsed = start.elapsed();
     if elapsed > TABLE_TIME_EXPECTED {
         let (worker, seconds) = (plan.worker, elapsed.as_secs());

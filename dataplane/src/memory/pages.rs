@@ -99,8 +99,9 @@ pub(super) fn populate(bytes: &mut [u8], huge: bool) -> io::Result<()> {
 
 fn advise(bytes: &mut [u8], advice: c_int) -> io::Result<()> {
     loop {
-        // SAFETY: the range is one live mapping, borrowed exclusively; the advices used here (HUGEPAGE,
-        // NOHUGEPAGE, POPULATE_WRITE) keep its contents.
+        // SAFETY: the range is one live mapping, borrowed exclusively; of the advices used here HUGEPAGE, NOHUGEPAGE and
+        // POPULATE_WRITE keep its contents, and DONTFORK leaves it out of child processes only, where nothing reaches
+        // for it: between fork and exec they touch none of it, and whoever forks to go on has no use for it.
         let result = unsafe { libc::madvise(bytes.as_mut_ptr().cast(), bytes.len(), advice) };
         if result == 0 {
             return Ok(());
