@@ -1,4 +1,4 @@
-//! How many queues a NIC has, asked of its driver.
+//! How many queues a NIC has each way, asked of its driver.
 //!
 //! sysfs shows the interfaces of the network namespace it was mounted in, which need not be the one this thread is
 //! in; an ioctl always asks the latter.
@@ -13,7 +13,7 @@ const ETHTOOL_GCHANNELS: u32 = 0x3c;
 /// `struct ethtool_channels`.
 #[repr(C)]
 #[derive(Default)]
-struct Channels {
+struct EthtoolChannels {
     command: u32,
     rx_max: u32,
     tx_max: u32,
@@ -25,11 +25,27 @@ struct Channels {
     combined: u32,
 }
 
-/// RX queues of an interface of this thread's network namespace; `None` when its driver does not say.
-pub(super) fn receive_queues(name: &str) -> Option<u32> {
+/// Queues each way, both numbered from 0. A queue that goes both ways counts in each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Channels {
+    pub(super) receive: u32,
+    pub(super) send: u32,
+}
+
+impl Channels {
+    /// Those of an interface of this thread's network namespace; `None` when its driver does not say.
+    pub(super) fn read(name: &str) -> Option<Self> {
+        let channels = ask(name)?;
+        let receive = channels.rx.checked_add(channels.combined)?;
+        let send = channels.tx.checked_add(channels.combined)?;
+        (receive > 0).then_some(Self { receive, send })
+    }
+}
+
+fn ask(name: &str) -> Option<EthtoolChannels> {
     let socket =
         rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
-    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    let mut channels = EthtoolChannels { command: ETHTOOL_GCHANNELS, ..EthtoolChannels::default() };
     // SAFETY: `ifreq` is plain old data, for which zeros are a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // One byte stays zero, as the end of the name.
@@ -41,19 +57,18 @@ pub(super) fn receive_queues(name: &str) -> Option<u32> {
     }
     request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut channels).cast();
     // SAFETY: SIOCETHTOOL reads the `ifreq` and, for this command, writes one `ethtool_channels` where it points:
-    // both live on this stack until the call returns, and `Channels` has the kernel's layout.
+    // both live on this stack until the call returns, and `EthtoolChannels` has the kernel's layout.
     let result =
         unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, std::ptr::from_mut(&mut request)) };
-    let queues = channels.rx.checked_add(channels.combined)?;
-    (result == 0 && queues > 0).then_some(queues)
+    (result == 0).then_some(channels)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn what_is_no_interface_has_no_queues() {
-        assert_eq!(super::receive_queues("no-such-nic"), None);
-        assert_eq!(super::receive_queues("a-name-of-seventeen"), None);
-        assert_eq!(super::receive_queues("lo"), None, "the loopback driver does not say");
+        assert_eq!(super::Channels::read("no-such-nic"), None);
+        assert_eq!(super::Channels::read("a-name-of-seventeen"), None);
+        assert_eq!(super::Channels::read("lo"), None, "the loopback driver does not say");
     }
 }

@@ -46,6 +46,19 @@ pub enum PlanError {
         /// Queues it has.
         count: u32,
     },
+    /// The queue has no partner to send by.
+    #[error(
+        "{interface}: queue {queue} only receives, and a reply leaves by the queue its request came in on; the first \
+         {count} do both (ethtool -L {interface} rx {count} tx {count} keeps packets off the others)"
+    )]
+    ReceiveOnly {
+        /// The NIC.
+        interface: String,
+        /// The queue in the configuration.
+        queue: u32,
+        /// Queues that do both.
+        count: u32,
+    },
     /// More queues than one XDP program feeds.
     #[error(
         "{count} queues are more than the {max} one daemon serves; name those to serve in interface.queues"

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use hwlocality::object::types::ObjectType;
 
-use super::channels::receive_queues;
+use super::channels::Channels;
 use super::error::TopologyError;
 
 /// The interfaces of this thread's network namespace, whatever is mounted on `/sys`.
@@ -33,8 +33,11 @@ pub struct Core {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// RX queues it has.
+    /// Queues that receive and send, from number 0; these can be served.
     pub queues: u32,
+    /// Queues behind those that only receive. A reply has to leave by the queue its request came in on, so they cannot be
+    /// served.
+    pub receive_only: u32,
     /// The NUMA node its bus is on; `None` for virtual ones, and where the host does not say.
     pub node: Option<u32>,
 }
@@ -117,16 +120,24 @@ fn names_in(table: &str) -> impl Iterator<Item = &str> {
 
 fn interface(name: &str, sysfs: &Path) -> Interface {
     let directory = sysfs.join(name);
-    let queues = receive_queues(name).unwrap_or_else(|| {
-        let entries = fs::read_dir(directory.join("queues")).into_iter().flatten().flatten();
-        let queues = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("rx-")).count();
-        // Every interface has one, listed or not.
-        u32::try_from(queues).unwrap_or(u32::MAX).max(1)
-    });
+    let channels = Channels::read(name).unwrap_or_else(|| listed(&directory.join("queues")));
+    // Every interface has one, whatever its driver says.
+    let queues = channels.receive.min(channels.send).max(1);
     // -1 stands for "unknown".
     let node =
         fs::read_to_string(directory.join("device/numa_node")).ok().and_then(|text| text.trim().parse().ok());
-    Interface { name: name.to_owned(), queues, node }
+    Interface { name: name.to_owned(), queues, receive_only: channels.receive.saturating_sub(queues), node }
+}
+
+/// The queues that sysfs lists, for drivers that do not say.
+fn listed(directory: &Path) -> Channels {
+    let names: Vec<_> =
+        fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+    let count = |prefix| {
+        let count = names.iter().filter(|name| name.to_string_lossy().starts_with(prefix)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    };
+    Channels { receive: count("rx-"), send: count("tx-") }
 }
 
 #[cfg(test)]
@@ -146,16 +157,16 @@ mod tests {
     #[test]
     fn nics_are_read_from_sysfs() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        for queue in ["rx-0", "rx-1", "tx-0"] {
+        for queue in ["rx-0", "rx-1", "rx-2", "tx-0", "tx-1"] {
             fs::create_dir_all(directory.path().join("invented1/queues").join(queue)).expect("a directory");
         }
         fs::create_dir_all(directory.path().join("invented1/device")).expect("a directory");
         fs::write(directory.path().join("invented1/device/numa_node"), "1\n").expect("a file");
         fs::create_dir_all(directory.path().join("invented0/device")).expect("a directory");
         fs::write(directory.path().join("invented0/device/numa_node"), "-1\n").expect("a file");
-        let eth0 = Interface { name: "invented0".into(), queues: 1, node: None };
+        let eth0 = Interface { name: "invented0".into(), queues: 1, receive_only: 0, node: None };
         assert_eq!(interface("invented0", directory.path()), eth0);
-        let eth1 = Interface { name: "invented1".into(), queues: 2, node: Some(1) };
+        let eth1 = Interface { name: "invented1".into(), queues: 2, receive_only: 1, node: Some(1) };
         assert_eq!(interface("invented1", directory.path()), eth1);
     }
 

@@ -129,7 +129,12 @@ fn queues_of(topology: &Topology, wanted: &InterfaceConfig, errors: &mut Vec<Pla
     };
     let count = interface.queues;
     for &queue in numbers.iter().filter(|&&queue| queue >= count) {
-        errors.push(PlanError::NoQueue { interface: wanted.name.clone(), queue, count });
+        let name = wanted.name.clone();
+        errors.push(if queue - count < interface.receive_only {
+            PlanError::ReceiveOnly { interface: name, queue, count }
+        } else {
+            PlanError::NoQueue { interface: name, queue, count }
+        });
     }
     let assignment = |queue| QueueAssignment { interface: wanted.name.clone(), queue };
     numbers.into_iter().map(|queue| Queue { assignment: assignment(queue), node: interface.node }).collect()

@@ -5,7 +5,7 @@ use std::fs;
 use dataplane::config::Config;
 use dataplane::topology::{self, Plan, Topology};
 
-use super::report::Finding;
+use super::report::{Finding, Verdict};
 
 /// The plan, when there is one, and what was found.
 pub(super) fn examine(config: &Config, topology: &Topology) -> (Option<Plan>, Vec<Finding>) {
@@ -13,11 +13,8 @@ pub(super) fn examine(config: &Config, topology: &Topology) -> (Option<Plan>, Ve
         Ok(plan) => plan,
         Err(errors) => {
             let finding = |error: &topology::PlanError| {
-                Finding::lacking(
-                    "plan",
-                    error.to_string(),
-                    "edit the configuration; dataplane plan --config FILE shows the outcome",
-                )
+                // Each names the key of the configuration that mends it, and the command where that can.
+                Finding::without_command(Verdict::Lacking, "plan", error.to_string())
             };
             return (None, errors.0.iter().map(finding).collect());
         }

@@ -7,7 +7,7 @@ use dataplane::config::{Attachment, Config};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::report::Finding;
+use super::report::{Finding, Verdict};
 
 /// Multi-buffer XDP (`xdp.frags`) came with 5.18; everything else that is needed is older.
 const VERSION_MIN: (u32, u32) = (5, 18);
@@ -26,12 +26,33 @@ fn version() -> Finding {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     match parse_release(&release) {
         Some(version) if version >= VERSION_MIN => Finding::good("kernel", format!("Linux {release}")),
-        _ => Finding::lacking(
+        _ => Finding::with_command(
+            Verdict::Lacking,
             "kernel",
             format!("Linux {release} is older than {}.{}", VERSION_MIN.0, VERSION_MIN.1),
-            "apt-get install linux-image-generic-hwe-22.04   # Ubuntu; on Debian 12: linux-image-amd64; then reboot",
+            distribution_kernel(),
         ),
     }
+}
+
+/// The command that installs the distribution's newest kernel, which has all that is needed; `None` on one that is not
+/// known here.
+fn distribution_kernel() -> Option<String> {
+    kernel_package(&fs::read_to_string("/etc/os-release").ok()?)
+}
+
+/// The same, by the text of `/etc/os-release`.
+fn kernel_package(release: &str) -> Option<String> {
+    let value = |key: &str| {
+        let mut values = release.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        values.next().map(|value| value.trim_matches('"'))
+    };
+    let package = match (value("ID")?, value("VERSION_ID")) {
+        ("debian", _) => "linux-image-$(dpkg --print-architecture)".to_owned(),
+        ("ubuntu", Some(version)) => format!("linux-image-generic-hwe-{version}"),
+        _ => return None,
+    };
+    Some(format!("apt-get install {package}   # then reboot"))
 }
 
 /// Major and minor of a release such as `6.1.0-18-amd64`.
@@ -44,15 +65,20 @@ fn af_xdp() -> Finding {
     let family = AddressFamily::from_raw(libc::AF_XDP as libc::sa_family_t);
     match rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, None) {
         Ok(_) => Finding::good("AF_XDP", "a socket can be made"),
-        Err(Errno::AFNOSUPPORT) => Finding::lacking(
+        Err(Errno::AFNOSUPPORT) => Finding::with_command(
+            Verdict::Lacking,
             "AF_XDP",
-            "this kernel was built without CONFIG_XDP_SOCKETS",
-            "grep XDP_SOCKETS /boot/config-$(uname -r)   # install a kernel that says =y",
+            "this kernel was built without CONFIG_XDP_SOCKETS, which those of the distributions have",
+            distribution_kernel(),
         ),
         Err(Errno::PERM | Errno::ACCESS) => {
             Finding::note("AF_XDP", "cannot tell without CAP_NET_RAW; run doctor as root")
         }
-        Err(error) => Finding::lacking("AF_XDP", format!("no socket: {error}"), "dmesg | tail"),
+        Err(error) => Finding::without_command(
+            Verdict::Lacking,
+            "AF_XDP",
+            format!("the kernel gives no socket: {error}"),
+        ),
     }
 }
 
@@ -60,10 +86,12 @@ fn btf() -> Finding {
     if Path::new("/sys/kernel/btf/vmlinux").exists() {
         Finding::good("BTF", "/sys/kernel/btf/vmlinux is there")
     } else {
-        Finding::advice(
+        Finding::with_command(
+            Verdict::Advice,
             "BTF",
-            "the kernel has no type information: it runs, but bpftool shows map contents as bytes only",
-            "grep DEBUG_INFO_BTF /boot/config-$(uname -r)   # install a kernel that says =y",
+            "the kernel has no type information (CONFIG_DEBUG_INFO_BTF): it runs, but bpftool shows map contents as \
+             bytes only",
+            distribution_kernel(),
         )
     }
 }
@@ -112,8 +140,17 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_of_the_distribution_is_named() {
+        let debian = kernel_package("NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_ID=\"12\"\n");
+        assert!(debian.expect("is known").contains("linux-image-$(dpkg"));
+        let ubuntu = kernel_package("ID=ubuntu\nVERSION_ID=\"22.04\"\nID_LIKE=debian\n");
+        assert!(ubuntu.expect("is known").contains("linux-image-generic-hwe-22.04"));
+        assert_eq!(kernel_package("ID=other\n"), None);
+    }
+
+    #[test]
     fn this_kernel_passes() {
         assert!((VERSION_MIN..).contains(&parse_release("6.18").expect("a release")));
-        assert_eq!(version().verdict, super::super::report::Verdict::Good);
+        assert_eq!(version().verdict, Verdict::Good);
     }
 }

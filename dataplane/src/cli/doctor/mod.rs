@@ -6,7 +6,8 @@
 //! | `privileges` | capabilities and limits of this process |
 //! | `kernel` | version, AF_XDP, BTF, JIT, bpffs |
 //! | `memory` | huge pages |
-//! | `nic` | link, driver, XDP support, a foreign program, MTU, offloads |
+//! | `nic` | link, driver, XDP support, MTU, queues, offloads |
+//! | `xdp_program` | whose XDP program sits on an interface, and what is pinned for it |
 //! | `xdp_query` | what the kernel says of an interface's XDP |
 //! | `cores` | the plan, and what else runs on the workers' cores |
 //! | `ports` | whether the listeners' ports are free |
@@ -18,6 +19,7 @@ mod nic;
 mod ports;
 mod privileges;
 mod report;
+mod xdp_program;
 mod xdp_query;
 
 use std::path::PathBuf;
@@ -64,7 +66,7 @@ fn examine(config: Option<&Config>) -> Report {
 fn examine_host(config: &Config, topology: &Topology) -> Vec<Finding> {
     let mut findings = Vec::new();
     for interface in &config.interfaces {
-        findings.extend(nic::examine(interface, topology));
+        findings.extend(nic::examine(interface, config, topology));
     }
     let (plan, of_cores) = cores::examine(config, topology);
     findings.extend(of_cores);

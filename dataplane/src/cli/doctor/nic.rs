@@ -1,30 +1,37 @@
-//! One interface: link, driver, XDP, MTU, offloads.
+//! One interface: link, driver, XDP, MTU, queues, offloads, and whether it carries others' packets.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use dataplane::config::{Attachment, ChecksumPolicy, CopyMode, InterfaceConfig, XdpMode};
-use dataplane::limits::PACKET_BYTES_MAX;
-use dataplane::topology::Topology;
+use dataplane::config::{ChecksumPolicy, Config, CopyMode, InterfaceConfig, XdpMode};
+use dataplane::limits::{MEMCACHED_DATAGRAM_BYTES_MAX, PACKET_BYTES_MAX};
+use dataplane::topology::{Interface, Topology};
 
-use super::report::Finding;
+use super::report::{Finding, Verdict};
+use super::xdp_program;
 use super::xdp_query::{self, XdpState};
 
 /// Bytes of Ethernet header and two VLAN tags around an MTU.
 const LINK_HEADER_BYTES: u64 = 14 + 2 * 4;
 /// Largest MTU at which a driver without multi-buffer XDP takes a program, for most: a page less headroom and tail.
 const SINGLE_BUFFER_MTU_MAX: u64 = 3498;
+/// Smallest MTU that the longest reply datagram passes: it, and the headers of IPv6 and UDP.
+const REPLY_MTU_MIN: u64 = MEMCACHED_DATAGRAM_BYTES_MAX as u64 + 40 + 8;
+/// `IFF_PROMISC` (Linux `include/uapi/linux/if.h`).
+const PROMISCUOUS: u32 = 0x100;
 
-pub(super) fn examine(config: &InterfaceConfig, topology: &Topology) -> Vec<Finding> {
+pub(super) fn examine(config: &InterfaceConfig, whole: &Config, topology: &Topology) -> Vec<Finding> {
     let name = &config.name;
     let Some(interface) = topology.interfaces.iter().find(|interface| interface.name == *name) else {
-        return vec![Finding::lacking(name, "there is no such interface", "ip -brief link")];
+        let known: Vec<&str> = topology.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+        let detail =
+            format!("there is no such interface; put one of {} into the configuration", known.join(", "));
+        return vec![Finding::without_command(Verdict::Lacking, name, detail)];
     };
-    let mut findings = vec![link(name)];
+    let mut findings = vec![link(name), xdp_program::examine(config, &whole.daemon.pin_directory)];
     match index_of(name).and_then(xdp_query::query) {
         Ok(state) => {
-            findings.push(foreign_program(config, state));
             findings.extend(support(config, state));
             findings.push(mtu(config, state));
         }
@@ -32,8 +39,11 @@ pub(super) fn examine(config: &InterfaceConfig, topology: &Topology) -> Vec<Find
             findings.push(Finding::note(format!("{name}: XDP"), format!("the kernel does not say: {error}")))
         }
     }
-    findings.push(Finding::good(format!("{name}: queues"), format!("{} to receive from", interface.queues)));
+    findings.push(queues(interface));
     findings.extend(offloads(config));
+    if whole.listeners.iter().any(|listener| listener.addresses.is_empty()) {
+        findings.extend(others_packets(name));
+    }
     findings
 }
 
@@ -68,27 +78,52 @@ fn link(name: &str) -> Finding {
     }
 }
 
-fn foreign_program(config: &InterfaceConfig, state: XdpState) -> Finding {
-    let name = &config.name;
-    let subject = format!("{name}: XDP program");
-    match (state.program, config.attachment) {
-        (0, Attachment::Owned) => Finding::good(subject, "none, so the daemon can attach its own"),
-        (0, Attachment::Adopted) => {
-            Finding::lacking(subject, "none to adopt", "dataplane steer load --config FILE")
-        }
-        (id, Attachment::Adopted) => {
-            Finding::good(subject, format!("program {id} sits there, to be adopted"))
-        }
-        (id, Attachment::Owned) => Finding::lacking(
-            subject,
-            format!(
-                "program {id} sits there (bpftool prog show id {id}), of another tool or a running daemon"
-            ),
-            format!(
-                "ip link set dev {name} xdp off   # if it was attached by a link: bpftool link list, then stop its owner"
-            ),
-        ),
+fn queues(interface: &Interface) -> Finding {
+    let Interface { name, queues, receive_only, .. } = interface;
+    let subject = format!("{name}: queues");
+    if *receive_only == 0 {
+        return Finding::good(subject, format!("{queues} to receive from and to send by"));
     }
+    Finding::advice(
+        subject,
+        format!(
+            "{queues} that receive and send, and {receive_only} that only receive: those are not served, and packets that \
+             the NIC puts there take the slow way, through the companion socket"
+        ),
+        format!("ethtool -L {name} rx {queues} tx {queues}"),
+    )
+}
+
+/// A listener on every address also takes packets that are only on their way through this host: what brings such
+/// packets to the interface.
+fn others_packets(name: &str) -> Option<Finding> {
+    let master = fs::read_link(format!("/sys/class/net/{name}/master")).ok();
+    let master =
+        master.as_deref().and_then(Path::file_name).map(|master| master.to_string_lossy().into_owned());
+    let flags = attribute(name, "flags")
+        .and_then(|text| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok())
+        .unwrap_or(0);
+    let forwards = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].iter().any(|file| {
+        fs::read_to_string(Path::new("/proc/sys/net").join(file)).is_ok_and(|text| text.trim() == "1")
+    });
+    let reasons: Vec<String> = [
+        forwards.then(|| "this host forwards packets (ip_forward)".to_owned()),
+        master.map(|master| format!("it belongs to {master}")),
+        (flags & PROMISCUOUS != 0).then(|| "it is promiscuous".to_owned()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!reasons.is_empty()).then(|| {
+        Finding::note(
+            format!("{name}: others' packets"),
+            format!(
+                "{}: a listener without addresses also takes packets for other hosts at its port; name \
+                 listener.addresses",
+                reasons.join(", and ")
+            ),
+        )
+    })
 }
 
 fn support(config: &InterfaceConfig, state: XdpState) -> Vec<Finding> {
@@ -111,12 +146,11 @@ fn support(config: &InterfaceConfig, state: XdpState) -> Vec<Finding> {
                 set("mode", "auto"),
             ));
         }
-        (false, _) => findings.push(Finding::advice(
+        (false, _) => findings.push(Finding::without_command(
+            Verdict::Advice,
             &subject,
-            "has no native XDP: the generic hook runs after the kernel has made an skb of each packet",
-            "ethtool -i ".to_owned()
-                + name
-                + "   # ixgbe, i40e, ice, mlx5_core, ena, virtio_net, veth and others can",
+            "has no native XDP: the generic hook runs after the kernel has made an skb of each packet; NICs of ixgbe, \
+             i40e, ice, mlx5_core, ena, virtio_net, veth and others can",
         )),
     }
     match (features.zero_copy, config.copy) {
@@ -144,6 +178,17 @@ fn mtu(config: &InterfaceConfig, state: XdpState) -> Finding {
         return Finding::note(subject, "cannot tell");
     };
     let command = format!("ip link set {name} mtu 1500");
+    if mtu < REPLY_MTU_MIN {
+        return Finding::advice(
+            subject,
+            format!(
+                "is {mtu}: the longest reply datagrams ({MEMCACHED_DATAGRAM_BYTES_MAX} bytes) need {REPLY_MTU_MIN} over \
+                 IPv6 and {} over IPv4, and nothing fragments them",
+                REPLY_MTU_MIN - 20
+            ),
+            command,
+        );
+    }
     let single_buffer = state.features.is_some_and(|features| features.native && !features.fragments);
     if mtu > SINGLE_BUFFER_MTU_MAX && single_buffer {
         let detail =
@@ -257,15 +302,5 @@ mod tests {
         config.copy = CopyMode::ZeroCopy;
         let lacking = support(&config, state);
         assert!(lacking.iter().all(|finding| finding.verdict == Verdict::Lacking) && lacking.len() == 2);
-    }
-
-    #[test]
-    fn a_foreign_program_is_in_the_way_of_an_owned_one_only() {
-        let mut config = InterfaceConfig::named("eth1");
-        let verdict =
-            |config: &_, program| foreign_program(config, XdpState { program, features: None }).verdict;
-        assert_eq!((verdict(&config, 0), verdict(&config, 7)), (Verdict::Good, Verdict::Lacking));
-        config.attachment = Attachment::Adopted;
-        assert_eq!((verdict(&config, 0), verdict(&config, 7)), (Verdict::Lacking, Verdict::Good));
     }
 }

@@ -1,29 +1,98 @@
 //! Whether the listeners' ports are free: by binding them, and letting go at once.
 
-use std::net::TcpListener;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 
 use dataplane::config::Config;
 use dataplane::control::companion::{CompanionError, CompanionSocket};
 
-use super::report::Finding;
+use super::report::{Finding, Verdict};
 
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = match CompanionSocket::bind_all(&config.listeners) {
         Ok(_) => vec![Finding::good("ports", "those of all listeners are free")],
-        Err(errors) => errors.iter().map(lacking).collect(),
+        Err(errors) => errors.iter().map(judge).collect(),
     };
+    let beside_a_daemon = findings.iter().any(|finding| finding.verdict == Verdict::Note);
     if let Err(error) = TcpListener::bind(config.daemon.admin) {
-        let command = format!("ss -ltnp 'sport = :{}'", config.daemon.admin.port());
-        findings.push(Finding::lacking("admin port", format!("{}: {error}", config.daemon.admin), command));
+        findings.push(admin(config.daemon.admin, &error, beside_a_daemon));
     }
     findings
 }
 
-fn lacking(error: &CompanionError) -> Finding {
-    let command = match error {
-        CompanionError::Taken { address, .. } => format!("ss -lunp 'sport = :{}'", address.port()),
-        CompanionError::NotOurs { address, .. } => format!("ip address add {} dev INTERFACE", address.ip()),
-        CompanionError::Bind { .. } => "dataplane check --config FILE".to_owned(),
-    };
-    Finding::lacking("ports", error.to_string(), command)
+fn admin(address: SocketAddr, error: &io::Error, beside_a_daemon: bool) -> Finding {
+    const SUBJECT: &str = "admin port";
+    let detail = format!("{address}: {error}");
+    match error.kind() {
+        io::ErrorKind::AddrInUse if beside_a_daemon => {
+            Finding::note(SUBJECT, format!("{address} is the running daemon's, presumably"))
+        }
+        io::ErrorKind::AddrInUse => Finding::lacking(
+            SUBJECT,
+            detail,
+            format!("ss -ltnp 'sport = :{}'   # stop what has it", address.port()),
+        ),
+        _ => Finding::with_command(Verdict::Lacking, SUBJECT, detail, cure(error, address)),
+    }
+}
+
+fn judge(error: &CompanionError) -> Finding {
+    const SUBJECT: &str = "ports";
+    let detail = error.to_string();
+    match error {
+        CompanionError::Taken { address, holder: Some(holder), .. } if is_own(holder) => {
+            let address = format!("UDP {address} is a running daemon's, {holder}");
+            Finding::note(SUBJECT, format!("{address}, which has to end before another starts"))
+        }
+        CompanionError::Taken { address, .. } => Finding::lacking(
+            SUBJECT,
+            detail,
+            format!("ss -lunp 'sport = :{}'   # stop what has it", address.port()),
+        ),
+        CompanionError::NotOurs { address, .. } => {
+            Finding::lacking(SUBJECT, detail, format!("ip address add {} dev INTERFACE", address.ip()))
+        }
+        CompanionError::Bind { address, source, .. } => {
+            Finding::with_command(Verdict::Lacking, SUBJECT, detail, cure(source, *address))
+        }
+    }
+}
+
+/// Whether a port's holder, `name (pid 42)`, is a daemon of this program or its sentinel.
+fn is_own(holder: &str) -> bool {
+    ["dataplane (", "sentinel ("].iter().any(|name| holder.starts_with(name))
+}
+
+/// What mends the kernel's refusal to bind.
+fn cure(error: &io::Error, address: SocketAddr) -> Option<String> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Some(format!(
+            "sysctl -w net.ipv4.ip_unprivileged_port_start={}   # or run it as root",
+            address.port()
+        )),
+        io::ErrorKind::AddrNotAvailable => Some(format!("ip address add {} dev INTERFACE", address.ip())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_daemon_is_no_fault_of_the_host_and_others_are() {
+        let address: SocketAddr = "127.0.0.1:11211".parse().expect("an address");
+        let taken =
+            |holder: &str| CompanionError::Taken { listener: 0, address, holder: Some(holder.to_owned()) };
+        assert_eq!(judge(&taken("dataplane (pid 42)")).verdict, Verdict::Note);
+        let other = judge(&taken("memcached (pid 42)"));
+        assert_eq!(other.verdict, Verdict::Lacking);
+        assert!(other.command.is_some_and(|command| command.starts_with("ss -lunp")));
+        let denied =
+            CompanionError::Bind { listener: 0, address, source: io::ErrorKind::PermissionDenied.into() };
+        let command = judge(&denied).command.expect("there is one");
+        assert!(command.contains("ip_unprivileged_port_start=11211"), "{command}");
+        let odd = CompanionError::Bind { listener: 0, address, source: io::ErrorKind::OutOfMemory.into() };
+        assert_eq!(judge(&odd).command, None, "no command mends that");
+    }
 }

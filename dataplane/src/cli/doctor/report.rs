@@ -27,17 +27,36 @@ pub(super) struct Finding {
     pub(super) verdict: Verdict,
     /// What was found.
     pub(super) detail: String,
-    /// The command that mends it.
+    /// The command that mends it, where there is one.
     pub(super) command: Option<String>,
 }
 
 impl Finding {
     pub(super) fn good(subject: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { subject: subject.into(), verdict: Verdict::Good, detail: detail.into(), command: None }
+        Self::without_command(Verdict::Good, subject, detail)
     }
 
     pub(super) fn note(subject: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { subject: subject.into(), verdict: Verdict::Note, detail: detail.into(), command: None }
+        Self::without_command(Verdict::Note, subject, detail)
+    }
+
+    /// What no command mends; the detail says what does.
+    pub(super) fn without_command(
+        verdict: Verdict,
+        subject: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self { subject: subject.into(), verdict, detail: detail.into(), command: None }
+    }
+
+    /// With the command that mends it, if there is one on this host.
+    pub(super) fn with_command(
+        verdict: Verdict,
+        subject: impl Into<String>,
+        detail: impl Into<String>,
+        command: Option<String>,
+    ) -> Self {
+        Self { command, ..Self::without_command(verdict, subject, detail) }
     }
 
     pub(super) fn advice(
@@ -45,12 +64,7 @@ impl Finding {
         detail: impl Into<String>,
         command: impl Into<String>,
     ) -> Self {
-        Self {
-            subject: subject.into(),
-            verdict: Verdict::Advice,
-            detail: detail.into(),
-            command: Some(command.into()),
-        }
+        Self::with_command(Verdict::Advice, subject, detail, Some(command.into()))
     }
 
     pub(super) fn lacking(
@@ -58,7 +72,7 @@ impl Finding {
         detail: impl Into<String>,
         command: impl Into<String>,
     ) -> Self {
-        Self { verdict: Verdict::Lacking, ..Self::advice(subject, detail, command) }
+        Self::with_command(Verdict::Lacking, subject, detail, Some(command.into()))
     }
 }
 

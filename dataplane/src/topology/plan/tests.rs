@@ -17,7 +17,7 @@ fn host(nodes: usize, physical: usize, threads: usize) -> Topology {
 }
 
 fn nic(mut topology: Topology, name: &str, queues: u32, node: Option<u32>) -> Topology {
-    topology.interfaces.push(Interface { name: name.to_owned(), queues, node });
+    topology.interfaces.push(Interface { name: name.to_owned(), queues, receive_only: 0, node });
     topology
 }
 
@@ -162,6 +162,25 @@ fn every_reason_against_a_plan_is_named() {
         ]
     );
     assert!(errors.to_string().contains("ethtool -L eth1 combined 6"), "{errors}");
+}
+
+#[test]
+fn queues_that_only_receive_are_not_served_and_naming_one_is_refused() {
+    let mut topology = nic(host(1, 4, 1), "eth1", 2, None);
+    topology.interfaces[0].receive_only = 2;
+    let mut config = serving(&["eth1"]);
+    let served = plan(&topology, &config).expect("there is a plan");
+    assert_eq!(queues_per_worker(&served).iter().sum::<usize>(), 2);
+    config.interfaces[0].queues = Some(vec![1, 3, 4]);
+    let errors = plan(&topology, &config).expect_err("queue 3 cannot send, and 4 is not there");
+    let interface = || "eth1".to_owned();
+    assert_eq!(
+        errors.0,
+        [
+            PlanError::ReceiveOnly { interface: interface(), queue: 3, count: 2 },
+            PlanError::NoQueue { interface: interface(), queue: 4, count: 2 },
+        ]
+    );
 }
 
 #[test]
