@@ -25,20 +25,26 @@ struct EthtoolChannels {
     combined: u32,
 }
 
-/// Queues each way, both numbered from 0. A queue that goes both ways counts in each.
+/// Queues an interface has each way, both numbered from 0. A queue that goes both ways counts in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Channels {
+pub(super) struct QueueCounts {
     pub(super) receive: u32,
-    pub(super) send: u32,
+    pub(super) transmit: u32,
 }
 
-impl Channels {
+impl QueueCounts {
     /// Those of an interface of this thread's network namespace; `None` when its driver does not say.
     pub(super) fn read(name: &str) -> Option<Self> {
         let channels = ask(name)?;
         let receive = channels.rx.checked_add(channels.combined)?;
-        let send = channels.tx.checked_add(channels.combined)?;
-        (receive > 0).then_some(Self { receive, send })
+        let transmit = channels.tx.checked_add(channels.combined)?;
+        (receive > 0).then_some(Self { receive, transmit })
+    }
+
+    /// Queues that go both ways: an AF_XDP socket sends by the TX queue of its own number, and where there is none the
+    /// kernel drops what it sends by copy.
+    pub(super) fn usable(self) -> u32 {
+        self.receive.min(self.transmit)
     }
 }
 
@@ -67,8 +73,8 @@ fn ask(name: &str) -> Option<EthtoolChannels> {
 mod tests {
     #[test]
     fn what_is_no_interface_has_no_queues() {
-        assert_eq!(super::Channels::read("no-such-nic"), None);
-        assert_eq!(super::Channels::read("a-name-of-seventeen"), None);
-        assert_eq!(super::Channels::read("lo"), None, "the loopback driver does not say");
+        assert_eq!(super::QueueCounts::read("no-such-nic"), None);
+        assert_eq!(super::QueueCounts::read("a-name-of-seventeen"), None);
+        assert_eq!(super::QueueCounts::read("lo"), None, "the loopback driver does not say");
     }
 }

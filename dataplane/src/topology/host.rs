@@ -6,7 +6,7 @@ use std::path::Path;
 
 use hwlocality::object::types::ObjectType;
 
-use super::channels::Channels;
+use super::channels::QueueCounts;
 use super::error::TopologyError;
 
 /// The interfaces of this thread's network namespace, whatever is mounted on `/sys`.
@@ -120,24 +120,24 @@ fn names_in(table: &str) -> impl Iterator<Item = &str> {
 
 fn interface(name: &str, sysfs: &Path) -> Interface {
     let directory = sysfs.join(name);
-    let channels = Channels::read(name).unwrap_or_else(|| listed(&directory.join("queues")));
+    let counts = QueueCounts::read(name).unwrap_or_else(|| listed(&directory.join("queues")));
     // Every interface has one, whatever its driver says.
-    let queues = channels.receive.min(channels.send).max(1);
+    let queues = counts.usable().max(1);
     // -1 stands for "unknown".
     let node =
         fs::read_to_string(directory.join("device/numa_node")).ok().and_then(|text| text.trim().parse().ok());
-    Interface { name: name.to_owned(), queues, receive_only: channels.receive.saturating_sub(queues), node }
+    Interface { name: name.to_owned(), queues, receive_only: counts.receive.saturating_sub(queues), node }
 }
 
 /// The queues that sysfs lists, for drivers that do not say.
-fn listed(directory: &Path) -> Channels {
+fn listed(directory: &Path) -> QueueCounts {
     let names: Vec<_> =
         fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
     let count = |prefix| {
         let count = names.iter().filter(|name| name.to_string_lossy().starts_with(prefix)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     };
-    Channels { receive: count("rx-"), send: count("tx-") }
+    QueueCounts { receive: count("rx-"), transmit: count("tx-") }
 }
 
 #[cfg(test)]

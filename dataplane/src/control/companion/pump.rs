@@ -228,7 +228,6 @@ impl Pump {
         let sockets = Arc::clone(&self.setup.sockets);
         let socket = &sockets[socket];
         let now_ns = Now::read().monotonic_ns;
-        let any_is_stale = self.any_is_stale(now_ns);
         for _ in 0..BATCH_FRAMES {
             let received = datagram::receive(socket.as_fd(), socket.address().port(), &mut self.scratch);
             let received = match received {
@@ -248,7 +247,7 @@ impl Pump {
             self.metrics.received.increment();
             if self.setup.listeners.get(socket.listener()).is_some_and(|policy| policy.admits(received.peer))
             {
-                if any_is_stale {
+                if self.any_is_stale(now_ns) {
                     self.unavailable(socket, &received, now_ns);
                 } else {
                     self.request(socket, &received);
