@@ -54,7 +54,7 @@ fn a_running_daemon_is_known_as_ones_own() {
         assert_eq!(doctor(&rig, &config, subject).verdict, "good");
     }
     let daemon = rig.start_with(&config);
-    for subject in subjects.iter().map(String::as_str).chain(["admin port"]) {
+    for subject in subjects.iter().map(String::as_str).chain(["admin port", "huge pages"]) {
         let finding = doctor(&rig, &config, subject);
         assert_eq!((finding.verdict.as_str(), finding.command), ("note", None), "{}", finding.detail);
     }

@@ -56,6 +56,11 @@ pub(super) fn parse_network(text: &str) -> Result<IpNet, String> {
         return Err(format!("{text:?} is an address; write it like {}", IpNet::from(address)));
     }
     match text.parse::<IpNet>() {
+        // Packets carry it as IPv4, so a list of IPv6 networks would never meet it.
+        Ok(IpNet::V6(network)) if STANDING_FOR_IPV4[0].0.contains(&network) => {
+            let ipv4: Vec<String> = stood_for(&IpNet::V6(network)).iter().map(ToString::to_string).collect();
+            Err(format!("{text:?} is an IPv4 network; write it like {}", ipv4.join(" and ")))
+        }
         Ok(network) if network.trunc() == network => Ok(network),
         Ok(network) => {
             Err(format!("{text:?} has bits set behind its prefix; write it like {}", network.trunc()))
@@ -238,6 +243,7 @@ mod tests {
             ("192.168.1.5/24", "192.168.1.0/24"),
             ("fd00::1/8", "fd00::/8"),
             ("::1", "::1/128"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
             ("300.0.0.0/8", "10.0.0.0/8"),
             ("everyone", "10.0.0.0/8"),
         ] {

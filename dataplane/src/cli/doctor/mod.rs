@@ -70,10 +70,16 @@ fn examine_host(config: &Config, topology: &Topology) -> Vec<Finding> {
     }
     let (plan, of_cores) = cores::examine(config, topology);
     findings.extend(of_cores);
-    if let Some(plan) = plan {
-        findings.extend(memory::examine(config, &plan));
+    let of_ports = ports::examine(config);
+    match plan {
+        Some(_) if ports::are_a_daemons(&of_ports) => findings.push(Finding::note(
+            "huge pages",
+            "a daemon runs and has its share; whether there are enough shows once it has ended",
+        )),
+        Some(plan) => findings.extend(memory::examine(config, &plan)),
+        None => {}
     }
-    findings.extend(ports::examine(config));
+    findings.extend(of_ports);
     findings
 }
 

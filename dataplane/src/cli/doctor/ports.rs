@@ -13,11 +13,15 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         Ok(_) => vec![Finding::good("ports", "those of all listeners are free")],
         Err(errors) => errors.iter().map(judge).collect(),
     };
-    let beside_a_daemon = findings.iter().any(|finding| finding.verdict == Verdict::Note);
     if let Err(error) = TcpListener::bind(config.daemon.admin) {
-        findings.push(admin(config.daemon.admin, &error, beside_a_daemon));
+        findings.push(admin(config.daemon.admin, &error, are_a_daemons(&findings)));
     }
     findings
+}
+
+/// Whether a daemon of this program has the ports.
+pub(super) fn are_a_daemons(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.verdict == Verdict::Note)
 }
 
 fn admin(address: SocketAddr, error: &io::Error, beside_a_daemon: bool) -> Finding {
