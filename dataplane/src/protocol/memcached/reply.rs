@@ -46,11 +46,11 @@ pub mod lines {
     pub const TRAILING_BYTES: &[u8] = b"CLIENT_ERROR more than one message in a datagram\r\n";
 }
 
-/// Replies on their way out, in a buffer that is allocated once and never grows.
+/// One reply on its way out, in a buffer that is allocated once and never grows.
 ///
 /// A push that does not fit is remembered and changes nothing, nor does any later one, so that a reply is written
-/// without asking after each word; [`settle`](Self::settle) then puts an error line in its place, for which there
-/// is always room.
+/// without asking after each word; [`settle`](Self::settle) then puts an error line in its place, for which room is
+/// kept behind the buffer. The next reply begins with [`clear`](Self::clear).
 #[derive(Debug)]
 pub struct ReplyBuffer {
     bytes: Box<[u8]>,
@@ -60,7 +60,7 @@ pub struct ReplyBuffer {
 }
 
 impl ReplyBuffer {
-    /// A buffer for this many bytes of replies.
+    /// A buffer for a reply of so many bytes.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let bytes = vec![0; capacity + lines::REPLY_TOO_LARGE.len()].into_boxed_slice();
@@ -74,10 +74,11 @@ impl ReplyBuffer {
         &self.bytes[..self.length]
     }
 
-    /// Forgets everything.
+    /// Forgets everything, also that something did not fit.
     #[inline]
     pub fn clear(&mut self) {
-        self.rewind(0);
+        self.length = 0;
+        self.overflowed = false;
     }
 
     /// Whether nothing has been written.
@@ -99,14 +100,6 @@ impl ReplyBuffer {
     #[must_use]
     pub fn overflowed(&self) -> bool {
         self.overflowed
-    }
-
-    /// Forgets what was written behind `length`, and that something did not fit.
-    #[inline]
-    pub fn rewind(&mut self, length: usize) {
-        debug_assert!(length <= self.length);
-        self.length = length.min(self.length);
-        self.overflowed = false;
     }
 
     /// Appends bytes.
@@ -131,17 +124,22 @@ impl ReplyBuffer {
         self.push(format_u64(number, &mut [0; U64_DIGITS_MAX]));
     }
 
-    /// Ends the reply that began at `start`: if it did not fit, an error line takes its place. False if so.
+    /// Ends the reply: if it did not fit, an error line takes its place. False if so.
     #[inline]
-    pub fn settle(&mut self, start: usize) -> bool {
-        if !self.overflowed {
-            return true;
+    pub fn settle(&mut self) -> bool {
+        if self.overflowed {
+            self.refuse();
+            return false;
         }
-        self.rewind(start);
-        let end = self.length + lines::REPLY_TOO_LARGE.len();
-        self.bytes[self.length..end].copy_from_slice(lines::REPLY_TOO_LARGE);
-        self.length = end;
-        false
+        true
+    }
+
+    /// Puts the error line in the place of the reply; whatever was pushed, it fits.
+    #[cold]
+    fn refuse(&mut self) {
+        self.length = lines::REPLY_TOO_LARGE.len();
+        self.bytes[..self.length].copy_from_slice(lines::REPLY_TOO_LARGE);
+        self.overflowed = false;
     }
 }
 
@@ -152,18 +150,20 @@ mod tests {
     #[test]
     fn a_reply_that_does_not_fit_becomes_one_error_line() {
         let mut reply = ReplyBuffer::new(16);
-        reply.push(b"STORED\r\n");
-        let start = reply.len();
-        reply.push(b"VALUE k ");
-        reply.push(b"x");
+        reply.push(b"VALUE k 0 12\r\n");
+        reply.push(b"twelve bytes");
         reply.push(b"");
         assert!(reply.overflowed());
-        assert!(!reply.settle(start));
-        assert_eq!(reply.as_bytes(), b"STORED\r\nSERVER_ERROR reply too large\r\n");
+        assert!(!reply.settle());
+        assert_eq!(reply.as_bytes(), b"SERVER_ERROR reply too large\r\n");
+        // Who forgets to clear gets the same line again, and no panic.
+        reply.push(b"VALUE k 0 12\r\n");
+        assert!(!reply.settle());
+        assert_eq!(reply.as_bytes(), b"SERVER_ERROR reply too large\r\n");
         reply.clear();
         assert!(reply.is_empty() && !reply.overflowed());
         reply.push(&[b'x'; 16]);
-        assert!(reply.settle(0));
+        assert!(reply.settle());
         assert_eq!(reply.len(), 16);
     }
 

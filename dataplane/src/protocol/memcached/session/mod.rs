@@ -42,23 +42,22 @@ impl Session {
         Self { statistics: Statistics::new(setup) }
     }
 
-    /// Appends a refused message's error line, unless it is to be quiet.
+    /// Writes a refused message's error line, unless it is to be quiet; `reply` is empty.
     pub fn refuse(&mut self, context: &mut Context<'_>, error: &ProtocolError<'_>, reply: &mut ReplyBuffer) {
         context.metrics.requested(OpKind::Invalid, 1);
         if let Some(key) = error.evict {
             evict(context, key.bytes(&mut [0; DECODED_BYTES_MAX]));
         }
         if !error.quiet {
-            let start = reply.len();
             reply.push(error.line);
-            if !reply.settle(start) {
+            if !reply.settle() {
                 context.metrics.dropped(DropReason::ReplyTooLarge);
             }
         }
     }
 
-    /// Carries out one command and appends its reply; one that does not fit is replaced by an error line and
-    /// counted as [`DropReason::ReplyTooLarge`].
+    /// Carries out one command and writes its reply into `reply`, which is empty; one that does not fit is replaced
+    /// by an error line and counted as [`DropReason::ReplyTooLarge`].
     #[inline]
     pub fn execute(
         &mut self,
@@ -66,14 +65,13 @@ impl Session {
         command: &Command<'_>,
         reply: &mut ReplyBuffer,
     ) -> Executed {
-        let start = reply.len();
         let executed = match command {
             Command::Get(get) => classic::get(context, get, reply),
             other => self.execute_other(context, other, reply),
         };
         if executed == Executed::Pending {
-            reply.rewind(start);
-        } else if !reply.settle(start) {
+            reply.clear();
+        } else if !reply.settle() {
             context.metrics.dropped(DropReason::ReplyTooLarge);
         }
         executed
