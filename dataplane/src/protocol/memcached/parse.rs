@@ -149,7 +149,8 @@ pub fn parse(buffer: &[u8], item_bytes_max: usize) -> Parsed<'_> {
     let Some(line) = Line::first(buffer) else { return unfinished_line(buffer) };
     let mut words = Tokens::new(line.text);
     let name = words.next().unwrap_or_default();
-    if line.bytes > line_bytes_max(name) {
+    // Seldom: few lines are longer than the shorter limit.
+    if line.bytes > LINE_BYTES_MAX && line.bytes > line_bytes_max(buffer) {
         return too_long(buffer);
     }
     let message = Message { buffer, line, item_bytes_max };
@@ -169,15 +170,21 @@ pub fn parse(buffer: &[u8], item_bytes_max: usize) -> Parsed<'_> {
     }
 }
 
-/// Longest line of a command with this name.
-fn line_bytes_max(name: &[u8]) -> usize {
+/// Longest line that may stand at the start of `buffer`. Only what every shorter line could hold is looked at for the
+/// name, so that a line is judged alike whether or not its end is there.
+#[cold]
+fn line_bytes_max(buffer: &[u8]) -> usize {
+    let name = Tokens::new(&buffer[..buffer.len().min(LINE_BYTES_MAX)]).next().unwrap_or_default();
     if matches!(name, b"get" | b"gets" | b"gat" | b"gats") { GET_LINE_BYTES_MAX } else { LINE_BYTES_MAX }
 }
 
 #[cold]
 fn unfinished_line(buffer: &[u8]) -> Parsed<'_> {
-    let name = Tokens::new(&buffer[..buffer.len().min(LINE_BYTES_MAX)]).next().unwrap_or_default();
-    if buffer.len() < line_bytes_max(name) { Parsed::Incomplete(Incomplete::Line) } else { too_long(buffer) }
+    if buffer.len() < line_bytes_max(buffer) {
+        Parsed::Incomplete(Incomplete::Line)
+    } else {
+        too_long(buffer)
+    }
 }
 
 #[cold]
