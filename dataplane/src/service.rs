@@ -86,6 +86,8 @@ pub struct ServiceSetup {
     pub reply_bytes_max: usize,
     /// Largest item the table takes, in bytes.
     pub item_bytes_max: usize,
+    /// When the worker was made.
+    pub started: Now,
 }
 
 /// Makes a service's instance for each worker, and those the control plane and the sentinel ask for

@@ -160,7 +160,13 @@ fn serving_memcached_allocates_nothing() {
     let port = Treadmill { umem: Arc::new(umem), free, packets, next: 0, sent };
 
     let metrics = Arc::new(WorkerMetrics::default());
-    let setup = ServiceSetup { worker: 0, workers: 1, reply_bytes_max: 65_536, item_bytes_max: 1 << 20 };
+    let setup = ServiceSetup {
+        worker: 0,
+        workers: 1,
+        reply_bytes_max: 65_536,
+        item_bytes_max: 1 << 20,
+        started: Now::default(),
+    };
     let listener = Listener {
         addresses: Vec::new(),
         port: 11211,

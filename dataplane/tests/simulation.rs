@@ -13,6 +13,7 @@ use dataplane::port::sim::{Faults, Random, SimConfig};
 use dataplane::protocol::memcached;
 use dataplane::service::{ServiceFactory, ServiceSetup};
 use dataplane::simulation::{Scenario, Simulation};
+use dataplane::time::Now;
 
 const CLIENTS: u16 = 12;
 const ROUNDS: u32 = 60;
@@ -172,7 +173,13 @@ fn replies(simulation: &Simulation, lossless: bool) -> BTreeMap<SocketAddr, BTre
 
 fn run(seed: u64, queue: SimConfig, faults: Faults) -> Result<(), String> {
     let mut random = Random::new(seed);
-    let setup = ServiceSetup { worker: 0, workers: 1, reply_bytes_max: 65_536, item_bytes_max: 1 << 20 };
+    let setup = ServiceSetup {
+        worker: 0,
+        workers: 1,
+        reply_bytes_max: 65_536,
+        item_bytes_max: 1 << 20,
+        started: Now::default(),
+    };
     let service = memcached::factory().create(&setup).expect("a service");
     let mut simulation = Simulation::new(Scenario { queue, faults, ..Scenario::of(seed, service) });
     let mut clients: Vec<Client> = (0..CLIENTS)
@@ -245,7 +252,13 @@ fn on_a_faulty_wire_every_reply_follows_from_a_state_the_item_may_be_in() {
 
 #[test]
 fn a_batch_of_long_replies_finds_a_frame_for_each_of_its_datagrams() {
-    let setup = ServiceSetup { worker: 0, workers: 1, reply_bytes_max: 65_536, item_bytes_max: 1 << 20 };
+    let setup = ServiceSetup {
+        worker: 0,
+        workers: 1,
+        reply_bytes_max: 65_536,
+        item_bytes_max: 1 << 20,
+        started: Now::default(),
+    };
     let service = memcached::factory().create(&setup).expect("a service");
     let queue = SimConfig { frames: 512, ring_entries: 128, kick_frames: 128 };
     let mut scenario = Scenario::of(1, service);

@@ -17,6 +17,7 @@ use crate::net::rate_limit::RateLimiter;
 use crate::port::xsk::{XskPort, XskQueue};
 use crate::service::{Service, ServiceSetup};
 use crate::table::memory::{MemoryTable, MemoryTableConfig};
+use crate::time::Now;
 use crate::topology::WorkerPlan;
 use crate::worker::driver::{Beat, Command, Driver, Event};
 use crate::worker::wake::Wake;
@@ -217,6 +218,7 @@ pub(super) fn create_service(
         workers,
         reply_bytes_max: *reply_bytes_max as usize,
         item_bytes_max: config.table.item_bytes_max as usize,
+        started: Now::read(),
     };
     factory.create(&setup).map_err(|source| DaemonError::Service { listener, name: name.clone(), source })
 }

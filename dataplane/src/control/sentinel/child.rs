@@ -240,6 +240,7 @@ fn policy(
         workers: 1,
         reply_bytes_max: listener.reply_bytes_max,
         item_bytes_max: listener.item_bytes_max,
+        started: Now::read(),
     };
     let name = || listener.service.clone();
     let service = create(&listener.service, &setup)

@@ -22,6 +22,7 @@ pub fn roomy_setup() -> ServiceSetup {
         workers: 1,
         reply_bytes_max: 4 << 20,
         item_bytes_max: VALUE_BYTES_MAX + crate::limits::KEY_BYTES_MAX,
+        started: Now::default(),
     }
 }
 

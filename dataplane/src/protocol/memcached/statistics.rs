@@ -63,8 +63,7 @@ pub(super) struct Statistics {
     process: u64,
     workers: u64,
     item_bytes_max: u64,
-    /// Time of the first command that asked: nothing here reads a clock.
-    first_asked: Option<Now>,
+    started: Now,
     reset_at: Counts,
 }
 
@@ -74,7 +73,7 @@ impl Statistics {
             process: u64::from(std::process::id()),
             workers: setup.workers as u64,
             item_bytes_max: setup.item_bytes_max as u64,
-            first_asked: None,
+            started: setup.started,
             reset_at: Counts::default(),
         }
     }
@@ -103,13 +102,13 @@ impl Statistics {
         reply.push(lines::END);
     }
 
-    fn general(&mut self, context: &Context<'_>, reply: &mut ReplyBuffer) {
+    fn general(&self, context: &Context<'_>, reply: &mut ReplyBuffer) {
         let now = context.now;
-        let since = *self.first_asked.get_or_insert(now);
         let table = context.table.statistics();
         let counts = Counts::read(context).since(self.reset_at);
         number(reply, b"pid", self.process);
-        number(reply, b"uptime", now.monotonic_ns.saturating_sub(since.monotonic_ns) / NS_PER_S);
+        let uptime_ns = now.monotonic_ns.saturating_sub(self.started.monotonic_ns);
+        number(reply, b"uptime", uptime_ns / NS_PER_S);
         number(reply, b"time", now.unix_s());
         word(reply, b"version", VERSION);
         number(reply, b"pointer_size", u64::from(usize::BITS));

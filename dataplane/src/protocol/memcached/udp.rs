@@ -226,10 +226,17 @@ pub fn factory() -> impl ServiceFactory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Now;
 
     #[test]
     fn the_hint_is_the_key_where_there_is_one_and_never_more_than_a_key() {
-        let setup = ServiceSetup { worker: 0, workers: 1, reply_bytes_max: 65_536, item_bytes_max: 1 << 20 };
+        let setup = ServiceSetup {
+            worker: 0,
+            workers: 1,
+            reply_bytes_max: 65_536,
+            item_bytes_max: 1 << 20,
+            started: Now::default(),
+        };
         let service = Memcached::new(&setup).expect("a service");
         let long = [&[0; 8], &b"get "[..], &[b'k'; 300], b"\r\n"].concat();
         for (payload, hint) in [
