@@ -13,6 +13,7 @@ use dataplane::protocol::memcached::parse::{Parsed, parse};
 use dataplane::protocol::memcached::udp::{FRAME_HEADER_BYTES, FrameHeader};
 use dataplane::request::StoreMode;
 use dataplane::service::{Service, ServiceSetup};
+use dataplane::table::memory::{MemoryTable, MemoryTableConfig};
 use dataplane::table::model::ModelTable;
 use dataplane::time::Now;
 use generate::{Random, step};
@@ -203,6 +204,39 @@ proptest! {
         }
     }
 
+    /// Whichever way it is asked for, a join that finds no room leaves the item as it was.
+    #[test]
+    fn a_join_that_does_not_fit_leaves_the_item_alone(
+        before in 0usize..400, more in 0usize..400, message in 0usize..4, quiet: bool,
+    ) {
+        const ITEM_BYTES_MAX: u32 = 500;
+        let config = MemoryTableConfig {
+            capacity_bytes: 64 << 10, item_bytes_max: ITEM_BYTES_MAX, ..MemoryTableConfig::default()
+        };
+        let table = MemoryTable::with_hash_seed(config, 1).expect("a small table");
+        let setup = ServiceSetup { item_bytes_max: ITEM_BYTES_MAX as usize, ..roomy_setup() };
+        let mut stream = Conversation::new(table, setup);
+        let mut say = |bytes: String| String::from_utf8(stream.say(NOW, bytes.as_bytes())).expect("text");
+        let (old, new) = ("o".repeat(before), "n".repeat(more));
+        prop_assert_eq!(say(format!("set k 7 0 {before}\r\n{old}\r\n")), "STORED\r\n");
+        let (noreply, q) = if quiet { (" noreply", " q") } else { ("", "") };
+        let reply = say(match message {
+            0 => format!("append k 0 0 {more}{noreply}\r\n{new}\r\n"),
+            1 => format!("prepend k 0 0 {more}{noreply}\r\n{new}\r\n"),
+            2 => format!("ms k {more} MA{q}\r\n{new}\r\n"),
+            _ => format!("ms k {more} MP{q}\r\n{new}\r\n"),
+        });
+        let kept = if 1 + before + more > ITEM_BYTES_MAX as usize {
+            prop_assert!(reply == "SERVER_ERROR object too large for cache\r\n" || (reply.is_empty() && message < 2), "{}", reply);
+            old
+        } else if message % 2 == 0 {
+            old + &new
+        } else {
+            new + &old
+        };
+        prop_assert_eq!(say("get k\r\n".to_owned()), format!("VALUE k 7 {}\r\n{kept}\r\nEND\r\n", kept.len()));
+    }
+
     /// Two servers that take each other's replies for requests, as a forged source makes them, fall silent.
     #[test]
     fn replies_taken_for_requests_die_out(message in bytes_like_messages(), request_id: u16) {
@@ -313,6 +347,33 @@ fn a_listener_with_an_impossible_reply_limit_does_not_start() {
         assert!(error.to_string().contains("reply_bytes_max"), "{error}");
     }
     assert!(Memcached::new(&setup(256)).is_ok());
+}
+
+#[test]
+fn a_long_line_is_judged_alike_however_it_arrives() {
+    let lines = [
+        format!("get {}\r\n", "k ".repeat(1500)),
+        format!("{}get a\r\n", " ".repeat(3000)),
+        // The first bytes end within the name.
+        format!("{}gets a\r\n", " ".repeat(2045)),
+        format!("{}get a\r\n", " ".repeat(2045)),
+        format!("mg a {}\r\n", " ".repeat(3000)),
+    ];
+    for line in &lines {
+        let mut whole = Conversation::new(ModelTable::new(), roomy_setup());
+        let expected = whole.say(NOW, line.as_bytes());
+        for piece in [1, 7, 2048] {
+            let mut pieces = Conversation::new(ModelTable::new(), roomy_setup());
+            let replies: Vec<u8> =
+                line.as_bytes().chunks(piece).flat_map(|bytes| pieces.say(NOW, bytes)).collect();
+            assert_eq!(
+                replies.escape_ascii().to_string(),
+                expected.escape_ascii().to_string(),
+                "{piece}: {line:?}"
+            );
+            assert_eq!(pieces.closed, whole.closed, "{piece}: {line:?}");
+        }
+    }
 }
 
 #[test]

@@ -95,13 +95,9 @@ pub(super) fn store(
         Submission::Done(Reply::NotStored) => (b"NS", 0),
         Submission::Done(Reply::Exists) => (b"EX", 0),
         Submission::Done(Reply::NotFound) => (b"NF", 0),
-        Submission::Done(Reply::TooLarge) => {
-            evict(context, key);
-            return finish(false, TOO_LARGE, reply);
-        }
+        Submission::Done(Reply::TooLarge) => return store_failed(context, key, joins, TOO_LARGE, reply),
         Submission::Done(Reply::OutOfMemory) => {
-            evict(context, key);
-            return finish(false, lines::OUT_OF_MEMORY_STORING, reply);
+            return store_failed(context, key, joins, lines::OUT_OF_MEMORY_STORING, reply);
         }
         Submission::Done(_) => return finish(false, lines::UNHANDLED, reply),
         Submission::Pending => return Executed::Pending,
@@ -119,6 +115,22 @@ pub(super) fn store(
     });
     reply.push(b"\r\n");
     Executed::Done
+}
+
+/// Answers a store that found no room. What it was to replace goes, so that nobody reads a value that its writer
+/// believes replaced; what it was to be joined to is still what everybody believes it to be, and stays.
+#[cold]
+fn store_failed(
+    context: &mut Context<'_>,
+    key: &[u8],
+    joins: bool,
+    line: &[u8],
+    reply: &mut ReplyBuffer,
+) -> Executed {
+    if !joins {
+        evict(context, key);
+    }
+    finish(false, line, reply)
 }
 
 /// The size of an item that was just appended to: it is there, and nobody else is at the table.
