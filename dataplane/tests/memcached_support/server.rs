@@ -87,6 +87,13 @@ impl StreamClient {
         Self(stream)
     }
 
+    /// Which memcached it talks to.
+    pub(crate) fn release(&mut self) -> Release {
+        let reply = self.ask(b"version\r\n");
+        let line = String::from_utf8_lossy(&reply);
+        Release::of(&line).unwrap_or_else(|| panic!("no release in {line:?}"))
+    }
+
     /// Sends bytes and a mark, and gives back every reply up to the mark's.
     pub(crate) fn ask(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.0.write_all(&[bytes, MARK].concat()).expect("it reads");
@@ -104,6 +111,30 @@ impl StreamClient {
             replies.extend_from_slice(&buffer[..count]);
         }
         before_mark(replies)
+    }
+}
+
+/// A release of memcached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Release(pub(crate) [u32; 3]);
+
+impl Release {
+    /// Out of the reply to `version`; what a distribution adds behind the numbers is left out.
+    fn of(line: &str) -> Option<Self> {
+        let mut parts = line.strip_prefix("VERSION ")?.trim_end().splitn(3, '.');
+        let mut part = || {
+            let part = parts.next()?;
+            let digits = part.find(|character: char| !character.is_ascii_digit()).unwrap_or(part.len());
+            part[..digits].parse().ok()
+        };
+        Some(Self([part()?, part()?, part()?]))
+    }
+}
+
+impl std::fmt::Display for Release {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [major, minor, patch] = self.0;
+        write!(formatter, "{major}.{minor}.{patch}")
     }
 }
 
