@@ -132,11 +132,20 @@ fn a_full_table_is_nearly_all_keys_and_values() {
     assert!(efficiency >= 0.95, "efficiency {efficiency}");
 }
 
-/// Share of gets that hit, each miss followed by a set; `(ours, quick_cache's)` at the same bytes.
+/// One request of a trace.
+#[derive(Clone, Copy, Debug)]
+enum Access {
+    /// A get, and a set if it misses.
+    Read(u64),
+    /// A set, whether or not the key is there.
+    Write(u64),
+}
+
+/// Share of gets that hit; `(ours, quick_cache's)` at the same bytes.
 fn hit_ratios(
     name: &str,
     capacity_bytes: u64,
-    trace: impl Iterator<Item = u64>,
+    trace: impl Iterator<Item = Access>,
     value_bytes: fn(u64) -> usize,
 ) -> (f64, f64) {
     #[derive(Clone)]
@@ -155,7 +164,16 @@ fn hit_ratios(
     );
     let value = [0; 100_000];
     let (mut gets, mut our_hits, mut their_hits) = (0_u64, 0_u64, 0_u64);
-    for key in trace {
+    for access in trace {
+        let key = match access {
+            Access::Read(key) => key,
+            Access::Write(key) => {
+                let bytes = value_bytes(key);
+                set(&mut ours, &key.to_le_bytes(), &value[..bytes]);
+                theirs.insert(key, bytes);
+                continue;
+            }
+        };
         let bytes = value_bytes(key);
         gets += 1;
         if get(&mut ours, &key.to_le_bytes()).is_some() {
@@ -192,7 +210,7 @@ fn it_keeps_as_much_worth_keeping_as_quick_cache() {
         let zipf = Zipf::new(keys, skew);
         let mut random = Random::new(5);
         let name = format!("zipf {skew}, room for 1/{part} of {keys} keys");
-        let trace = (0..1_500_000).map(|_| zipf.sample(&mut random));
+        let trace = (0..1_500_000).map(|_| Access::Read(zipf.sample(&mut random)));
         let (ours, theirs) = hit_ratios(&name, keys as u64 * 380 / part, trace, sizes);
         assert!(ours >= theirs - 0.02, "{name}: {ours} against {theirs}");
     }
@@ -203,7 +221,7 @@ fn it_keeps_as_much_worth_keeping_as_quick_cache() {
         let scan = keys as u64 / part;
         let trace = (0..1_500_000_u64).map(|at| {
             let (period, phase) = (at / 50_000, at % 50_000);
-            if phase < scan { 1 << 40 | period << 20 | phase } else { zipf.sample(&mut random) }
+            Access::Read(if phase < scan { 1 << 40 | period << 20 | phase } else { zipf.sample(&mut random) })
         });
         let name = format!("zipf 0.9 with scans, room for 1/{part} of {keys} keys");
         let (ours, theirs) = hit_ratios(&name, keys as u64 * 380 / part, trace, sizes);
@@ -212,7 +230,48 @@ fn it_keeps_as_much_worth_keeping_as_quick_cache() {
     // What is popular changes: a table must also let go.
     let zipf = Zipf::new(keys, 0.99);
     let mut random = Random::new(7);
-    let trace = (0..1_500_000_u64).map(|at| (zipf.sample(&mut random) + at / 100_000 * 7_919) % keys as u64);
+    let trace = (0..1_500_000_u64)
+        .map(|at| Access::Read((zipf.sample(&mut random) + at / 100_000 * 7_919) % keys as u64));
     let (ours, theirs) = hit_ratios("zipf 0.99 that shifts", keys as u64 * 380 / 10, trace, sizes);
     assert!(ours >= theirs - 0.02, "{ours} against {theirs}");
+    // Most requests write: what is written often is popular too.
+    for (skew, writes) in [(0.9, 5), (0.99, 9)] {
+        let zipf = Zipf::new(keys, skew);
+        let mut random = Random::new(8);
+        let trace = (0..1_500_000).map(|_| {
+            let key = zipf.sample(&mut random);
+            if random.below(10) < writes { Access::Write(key) } else { Access::Read(key) }
+        });
+        let name = format!("zipf {skew}, {writes} of 10 requests write, room for 1/10 of {keys} keys");
+        let (ours, theirs) = hit_ratios(&name, keys as u64 * 380 / 10, trace, sizes);
+        assert!(ours >= theirs - 0.02, "{name}: {ours} against {theirs}");
+    }
+}
+
+#[test]
+fn what_was_just_stored_is_not_evicted_by_the_next_request() {
+    let mut table = table(1 << 20, 10_000, 200);
+    let value = [5; 200];
+    let mut next = 0_u64;
+    let peek = Op::Get(Get { peek: true, ..Get::default() });
+    let is_there = |table: &mut MemoryTable, key: u64| {
+        matches!(
+            table.submit(NOW, &Request::new(&key.to_le_bytes(), peek)),
+            Submission::Done(Reply::Value(_))
+        )
+    };
+    for _ in 0..1_000 {
+        let before = table.statistics().evictions;
+        while table.statistics().evictions == before {
+            set(&mut table, &next.to_le_bytes(), &value);
+            next += 1;
+        }
+        // New items leave in the order they came, so the next to go came right after the last that went.
+        let last = (0..next).rev().find(|&key| !is_there(&mut table, key)).expect("one was evicted");
+        set(&mut table, &(last + 1).to_le_bytes(), &value);
+        set(&mut table, &next.to_le_bytes(), &value);
+        next += 1;
+        assert!(is_there(&mut table, last + 1), "{} of {next} was evicted at once", last + 1);
+    }
+    table.verify();
 }

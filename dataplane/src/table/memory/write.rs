@@ -57,7 +57,8 @@ impl MemoryTable {
             return Reply::TooLarge;
         }
         let mut meta = self.new_meta(now, store.new_cas);
-        meta.clock = old.clock;
+        // Whoever writes an item uses it: without this the next request could evict what was just stored.
+        meta.clock = found.word.accessed(seconds(now)).clock();
         if joins {
             (meta.flags, meta.expiry) = (old.flags, old.expiry);
             self.join(now, found, &meta, key, store);
