@@ -23,6 +23,10 @@ pub const PACKET_BYTES_MAX: usize = FRAME_BYTES - FRAME_HEADROOM_BYTES;
 /// (memcached's `UDP_MAX_PAYLOAD_SIZE`).
 pub const MEMCACHED_DATAGRAM_BYTES_MAX: usize = 1400;
 
+/// Most keys that one datagram may ask for: what a miss costs is not bounded by its reply, which has no bytes. More than
+/// fill a 1400-byte datagram.
+pub const MEMCACHED_DATAGRAM_KEYS_MAX: usize = 1024;
+
 /// Largest reply to one request that a listener may allow, in bytes over all its datagrams: what the companion has
 /// buffers for.
 pub const REPLY_BYTES_MAX: usize = 64 << 10;

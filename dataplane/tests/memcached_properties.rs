@@ -3,7 +3,9 @@
 #[path = "memcached_support/generate.rs"]
 mod generate;
 
-use dataplane::limits::{KEY_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX, VALUE_BYTES_MAX};
+use dataplane::limits::{
+    KEY_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX, MEMCACHED_DATAGRAM_KEYS_MAX, VALUE_BYTES_MAX,
+};
 use dataplane::metrics::{DropReason, OpKind};
 use dataplane::protocol::memcached::command::{Command, Exptime};
 use dataplane::protocol::memcached::conversation::{
@@ -294,6 +296,20 @@ fn two_messages_in_a_datagram_are_none() {
     assert_eq!(reply, b"CLIENT_ERROR more than one message in a datagram\r\n");
     assert_eq!(server.ask(NOW, 2, b"get a\r\n").expect("well-formed"), b"END\r\n");
     assert_eq!(server.metrics.requests(OpKind::Invalid), 1);
+}
+
+#[test]
+fn a_datagram_asks_for_so_many_keys_and_no_more() {
+    let mut server = DatagramConversation::new(&roomy_setup());
+    for name in ["get", "gets", "gat 0", "gats 0"] {
+        let ask = |keys: usize| format!("{name}{}\r\n", " k".repeat(keys));
+        let most = server.ask(NOW, 1, ask(MEMCACHED_DATAGRAM_KEYS_MAX).as_bytes()).expect("well-formed");
+        assert_eq!(most, b"END\r\n", "{name}");
+        let reads = server.metrics.misses.get();
+        let more = server.ask(NOW, 1, ask(MEMCACHED_DATAGRAM_KEYS_MAX + 1).as_bytes()).expect("well-formed");
+        assert_eq!(more, b"CLIENT_ERROR too many keys in a datagram\r\n", "{name}");
+        assert_eq!(server.metrics.misses.get(), reads, "{name}: none was looked for");
+    }
 }
 
 #[test]

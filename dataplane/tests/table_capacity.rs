@@ -5,13 +5,13 @@
 mod traces;
 
 use dataplane::memory::Placement;
-use dataplane::request::{Get, Op, Reply, Request, Store};
+use dataplane::request::{Delete, Get, Op, Reply, Request, Store};
 use dataplane::table::memory::{
     MemoryTable, MemoryTableConfig, RECLAIM_BYTES_BASE, RECLAIM_BYTES_PER_BYTE, RECLAIM_MOVES_BASE,
     RECLAIM_MOVES_BYTES,
 };
 use dataplane::table::{Submission, Table};
-use dataplane::time::Now;
+use dataplane::time::{Expiry, Now};
 use traces::{Etc, Random, Zipf};
 
 const NOW: Now = Now { monotonic_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
@@ -273,5 +273,32 @@ fn what_was_just_stored_is_not_evicted_by_the_next_request() {
         next += 1;
         assert!(is_there(&mut table, last + 1), "{} of {next} was evicted at once", last + 1);
     }
+    table.verify();
+}
+
+#[test]
+fn a_long_item_takes_another_expiry_or_cas_where_it_lies() {
+    let mut table = table(4 << 20, 1 << 20, 4_096);
+    let key = b"long";
+    let value = vec![6; 1 << 19];
+    set(&mut table, key, &value);
+    let before = table.statistics().used_bytes;
+    let later = Expiry::at_unix_ms(NOW.unix_ms + 60_000);
+    let stale = Delete { mark_stale: true, touch: Some(later), new_cas: Some(u64::MAX), ..Delete::default() };
+    let ops = [
+        Op::Touch(later),
+        Op::Touch(Expiry::NEVER),
+        Op::Get(Get { touch: Some(later), ..Get::default() }),
+        Op::Delete(stale),
+        Op::Delete(Delete { touch: Some(Expiry::NEVER), new_cas: None, ..stale }),
+    ];
+    for op in ops {
+        let Submission::Done(reply) = table.submit(NOW, &Request::new(key, op)) else {
+            panic!("it answers at once")
+        };
+        assert!(!matches!(reply, Reply::NotFound), "{op:?}");
+        assert_eq!(table.statistics().used_bytes, before, "{op:?} moved it");
+    }
+    assert_eq!(get(&mut table, key), Some(&value[..]));
     table.verify();
 }

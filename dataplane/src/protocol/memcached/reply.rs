@@ -44,6 +44,8 @@ pub mod lines {
     pub const UNAVAILABLE: &[u8] = b"SERVER_ERROR temporarily unavailable\r\n";
     /// Bytes behind the one message of a request datagram.
     pub const TRAILING_BYTES: &[u8] = b"CLIENT_ERROR more than one message in a datagram\r\n";
+    /// More than [`MEMCACHED_DATAGRAM_KEYS_MAX`](crate::limits::MEMCACHED_DATAGRAM_KEYS_MAX) keys in a datagram.
+    pub const TOO_MANY_KEYS: &[u8] = b"CLIENT_ERROR too many keys in a datagram\r\n";
 }
 
 /// One reply on its way out, in a buffer that is allocated once and never grows.

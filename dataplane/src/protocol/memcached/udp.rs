@@ -10,12 +10,13 @@
 //! All numbers are big-endian (protocol.txt, "UDP protocol"). A client knows a reply by its request id, and puts
 //! its pieces together by their sequence numbers, 0 to total-1.
 
+use super::command::{Command, Get};
 use super::parse::error_lines::{BAD_CHUNK, BAD_FORMAT};
 use super::parse::{Incomplete, Parsed, ProtocolError, parse};
 use super::reply::{ReplyBuffer, lines};
 use super::session::{Executed, Session};
 use super::token::Tokens;
-use crate::limits::{KEY_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX};
+use crate::limits::{KEY_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX, MEMCACHED_DATAGRAM_KEYS_MAX};
 use crate::metrics::{DropReason, OpKind};
 use crate::service::{Context, Datagram, Replies, Service, ServiceFactory, ServiceSetup};
 
@@ -123,6 +124,9 @@ impl Memcached {
         let refused =
             |line, quiet| ProtocolError { line, skip_bytes: message.len(), quiet, fatal: false, evict: None };
         let error = match parse(message, self.item_bytes_max) {
+            Parsed::Command(Command::Get(get), _) if asks_too_much(message, &get) => {
+                refused(lines::TOO_MANY_KEYS, false)
+            }
             Parsed::Command(command, bytes) if bytes == message.len() => {
                 match self.session.execute(context, &command, &mut self.reply) {
                     Executed::Pending => self.reply.push(lines::REPLY_PENDING),
@@ -166,6 +170,13 @@ impl Memcached {
             }
         }
     }
+}
+
+/// Whether a read has more keys than one datagram may ask for. A key takes two bytes at least, so that few messages are
+/// long enough for their keys to be counted.
+#[inline]
+fn asks_too_much(message: &[u8], get: &Get<'_>) -> bool {
+    message.len() > 2 * MEMCACHED_DATAGRAM_KEYS_MAX && get.keys.count() > MEMCACHED_DATAGRAM_KEYS_MAX
 }
 
 /// Whether a message is some server's error line. It is never answered: two servers whose errors answer each

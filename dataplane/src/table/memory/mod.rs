@@ -128,7 +128,7 @@ pub struct MemoryTable {
     cas: u64,
     /// When the flush that was asked for takes effect; `u64::MAX` when none was.
     flush_at_unix_ms: u64,
-    /// Live items that have an expiry field.
+    /// Live items that have an expiry field, whether or not they expire.
     expiring: u64,
     counts: Counts,
     work: ReclaimWork,

@@ -17,6 +17,9 @@
 //!              54    the value has 4096 bytes or more: two further bytes count it
 //! ```
 //!
+//! A long value always has an expiry field and a wide CAS, so that no other expiry and no other CAS makes it move: a
+//! request of a few bytes must not cause a copy of a mebibyte. There they are a fifth of a percent at most.
+//!
 //! A live item costs 12 bytes beyond its key and value when it has no flags and never expires: memory efficiency is
 //! decided here, because most items of a cache are small. A dead record keeps its span in bytes 1..5, so that the
 //! log can be walked from its tail; remnants too short for that are padding. All fields are little-endian.
@@ -35,7 +38,7 @@ const CAS_WIDE_BYTES: usize = 8;
 const CAS_NARROW_MAX: u64 = (1 << (8 * CAS_NARROW_BYTES)) - 1;
 const FLAGS_BYTES: usize = 4;
 const EXPIRY_BYTES: usize = 6;
-/// In the six bytes: never (an item that had an expiry keeps the field).
+/// In the six bytes: never (an item that had an expiry keeps the field, and a long value always has it).
 const EXPIRY_NEVER: u64 = (1 << (8 * EXPIRY_BYTES)) - 1;
 
 /// Fewest bytes a header takes.
@@ -240,6 +243,7 @@ impl Meta {
             value_bytes <= VALUE_BYTES_MAX + KEY_BYTES_MAX,
             "a value of {value_bytes} bytes reached the log"
         );
+        let is_long = value_bytes as u64 > mask(VALUE_BITS);
         let bits = key_bytes as u64
             | (value_bytes as u64 & mask(VALUE_BITS)) << VALUE_SHIFT
             | (self.access_s & mask(ACCESS_BITS)) << ACCESS_SHIFT;
@@ -249,9 +253,9 @@ impl Meta {
             .with(STALE, self.stale)
             .with(TOKEN_SENT, self.token_sent)
             .with(HAS_FLAGS, self.flags != 0)
-            .with(HAS_EXPIRY, self.expiry != Expiry::NEVER)
-            .with(WIDE_CAS, self.cas > CAS_NARROW_MAX)
-            .with(LONG_VALUE, value_bytes as u64 > mask(VALUE_BITS))
+            .with(HAS_EXPIRY, is_long || self.expiry != Expiry::NEVER)
+            .with(WIDE_CAS, is_long || self.cas > CAS_NARROW_MAX)
+            .with(LONG_VALUE, is_long)
     }
 
     /// Reads it back.
@@ -450,7 +454,8 @@ mod tests {
             Meta { cas: 1 << 40, flags: u32::MAX, expiry: Expiry::at_unix_ms(0), stale: true, ..meta() };
         round_trip(all, HEADER_BYTES_MAX - LENGTH_BYTES);
         round_trip_of(meta(), 12, &[3; 4_095]);
-        round_trip_of(meta(), 14, &[3; 4_096]);
+        let long = HEADER_BYTES_MIN + LENGTH_BYTES + CAS_WIDE_BYTES - CAS_NARROW_BYTES + EXPIRY_BYTES;
+        round_trip_of(meta(), long, &[3; 4_096]);
         round_trip_of(all, HEADER_BYTES_MAX, &[3; VALUE_BYTES_MAX]);
     }
 

@@ -1,6 +1,7 @@
 //! The background sweep: items that expired, or were flushed, and that nobody asks for again.
 //!
-//! It walks the logs from tail to head and begins anew. A table without expiring or flushed items is not walked.
+//! It walks the logs from tail to head and begins anew. A table without items that expire, could
+//! be given an expiry where they lie, or were flushed is not walked.
 
 use super::MemoryTable;
 use super::arena::Generation;
