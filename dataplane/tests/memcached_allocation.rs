@@ -4,12 +4,15 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::SocketAddr;
 
+use dataplane::memory::Placement;
 use dataplane::metrics::WorkerMetrics;
 use dataplane::protocol::memcached::Memcached;
 use dataplane::protocol::memcached::conversation::roomy_setup;
 use dataplane::service::{Context, Datagram, Replies, Service, Via};
+use dataplane::table::Table;
+use dataplane::table::memory::{MemoryTable, MemoryTableConfig};
 use dataplane::table::model::ModelTable;
-use dataplane::time::Now;
+use dataplane::time::{NS_PER_MS, Now};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -57,20 +60,72 @@ impl Replies for Discarded {
     }
 }
 
-#[test]
-fn nothing_is_allocated_for_a_request() {
-    let mut service = Memcached::new(&roomy_setup()).expect("a valid setup");
-    let mut table = ModelTable::new();
-    let metrics = WorkerMetrics::default();
-    let source = SocketAddr::from(([127, 0, 0, 1], 11211));
-    let mut ask = |message: &str, replies: &mut Discarded| {
+/// A service on a table, and what each request makes it allocate.
+struct Rig<T> {
+    service: Memcached,
+    table: T,
+    metrics: WorkerMetrics,
+    now: Now,
+}
+
+impl<T: Table> Rig<T> {
+    fn new(table: T) -> Self {
+        let service = Memcached::new(&roomy_setup()).expect("a valid setup");
+        Self { service, table, metrics: WorkerMetrics::default(), now: Now::default() }
+    }
+
+    /// Allocations for one message, and for a poll of the table.
+    fn ask(&mut self, message: &str, replies: &mut Discarded) -> u64 {
+        let source = SocketAddr::from(([127, 0, 0, 1], 11211));
         let payload = [b"\0\x07\0\0\0\x01\0\0", message.as_bytes()].concat();
-        let mut context = Context { now: Now::default(), table: &mut table, metrics: &metrics };
+        let mut context = Context { now: self.now, table: &mut self.table, metrics: &self.metrics };
         let datagram = Datagram { source, destination: source, payload: &payload, via: Via::Bypass };
         let before = ALLOCATIONS.get();
-        service.datagram(&mut context, &datagram, replies);
+        self.service.datagram(&mut context, &datagram, replies);
+        self.table.poll(self.now, &mut |_, _| {});
         ALLOCATIONS.get() - before
+    }
+}
+
+#[test]
+fn a_full_memory_table_allocates_nothing_whatever_is_asked() {
+    let config = MemoryTableConfig {
+        capacity_bytes: 4 << 20,
+        item_bytes_max: 200_000,
+        expected_item_bytes: 500,
+        placement: Placement::default(),
     };
+    let mut rig = Rig::new(MemoryTable::new(config).expect("a table"));
+    let mut replies = Discarded::default();
+    let values = [10, 700, 5_000, 150_000].map(|bytes| "x".repeat(bytes));
+    let turns = 20_000;
+    for turn in 0..turns {
+        rig.now.unix_ms += 1;
+        rig.now.monotonic_ns += NS_PER_MS;
+        let value = &values[if turn % 50 == 0 { 3 } else { turn % 3 }];
+        let (key, expiry, old) = (turn % 9_000, turn % 4, (turn * 7) % 9_000);
+        let message = match turn % 12 {
+            0..5 => format!("set k{key} {expiry} {expiry} {}\r\n{value}\r\n", value.len()),
+            5 => format!("get k{old} k{key} k{}\r\n", key + 1),
+            6 => format!("append k{old} 0 0 300\r\n{}\r\n", &values[1][..300]),
+            7 => format!("ma n{old} N{expiry} J5 v\r\n"),
+            8 => format!("mg k{old} v c T60 N30 R10\r\n"),
+            9 => format!("md k{old} I T30 E99999999999999\r\n"),
+            10 => format!("gat 60 k{old}\r\n"),
+            _ if turn % 5_000 == 11 => "flush_all\r\n".to_owned(),
+            _ => format!("touch k{old} 0\r\n"),
+        };
+        assert_eq!(rig.ask(&message, &mut replies), 0, "{}", &message[..message.len().min(60)]);
+    }
+    let statistics = rig.table.statistics();
+    assert!(statistics.evictions > 1_000 && statistics.expirations > 0, "it was not full: {statistics:?}");
+    assert!(replies.datagrams >= turns, "each was answered");
+}
+
+#[test]
+fn nothing_is_allocated_for_a_request() {
+    let mut rig = Rig::new(ModelTable::new());
+    let mut ask = |message: &str, replies: &mut Discarded| rig.ask(message, replies);
     let mut replies = Discarded::default();
     let large = "x".repeat(100_000);
     // The model table itself allocates for what it stores; reads, misses and errors reach nothing that may.

@@ -136,6 +136,12 @@ fn fuzz(step: &mut Step<'_>, quick: bool) -> Result<()> {
             command.arg(&seeds);
         }
         command.args(["--", &format!("-max_total_time={seconds}"), "-rss_limit_mb=4096"]);
+        // One dictionary a protocol: the first word of the target's name.
+        let protocol = name.split('_').next().unwrap_or(name);
+        let dictionary = package.join("fuzz/dictionaries").join(protocol).with_extension("dict");
+        if dictionary.is_file() {
+            command.arg(format!("-dict={}", dictionary.display()));
+        }
         step.command(&mut command)?;
     }
     Ok(())

@@ -161,27 +161,38 @@ pub fn reassemble(request_id: u16, datagrams: &[Vec<u8>]) -> Result<Vec<u8>, Str
     Ok(pieces.into_iter().flatten().flatten().copied().collect())
 }
 
-/// A memcached service over datagrams, with a model table of its own.
+/// A memcached service over datagrams, with a table of its own.
 #[derive(Debug)]
-pub struct DatagramConversation {
+pub struct DatagramConversation<T = ModelTable> {
     /// The service.
     pub service: Memcached,
     /// What it works on.
-    pub table: ModelTable,
+    pub table: T,
     /// What it counted.
     pub metrics: WorkerMetrics,
 }
 
 impl DatagramConversation {
-    /// A service on an empty table.
+    /// A service on an empty model table.
     ///
     /// # Panics
     /// When the setup is refused.
     #[must_use]
     pub fn new(setup: &ServiceSetup) -> Self {
+        Self::with_table(ModelTable::new(), setup)
+    }
+}
+
+impl<T: Table> DatagramConversation<T> {
+    /// A service on `table`.
+    ///
+    /// # Panics
+    /// When the setup is refused.
+    #[must_use]
+    pub fn with_table(table: T, setup: &ServiceSetup) -> Self {
         Self {
             service: Memcached::new(setup).expect("a valid setup"),
-            table: ModelTable::new(),
+            table,
             metrics: WorkerMetrics::default(),
         }
     }
