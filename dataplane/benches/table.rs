@@ -113,7 +113,9 @@ impl Systems {
 
 fn set(table: &mut MemoryTable, key: &[u8], value: &[u8]) {
     let request = Request::new(key, Op::Store(Store::set(value)));
-    let Submission::Done(Reply::Stored { cas }) = table.submit(NOW, &request) else { panic!("not stored") };
+    let Submission::Done(Reply::Stored { cas, .. }) = table.submit(NOW, &request) else {
+        panic!("not stored")
+    };
     black_box(cas);
 }
 

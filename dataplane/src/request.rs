@@ -1,5 +1,8 @@
 //! The one request and reply model: every front end (memcached classic and meta, RESP, shared-memory rings)
 //! turns its bytes into a [`Request`], every table answers with a [`Reply`].
+//!
+//! A request is about one key and takes effect whole. A command over many keys needs no operation of its own: a shard is
+//! one thread, so nothing comes between the requests that a session submits one after the other.
 
 use crate::time::Expiry;
 
@@ -46,8 +49,11 @@ pub enum Op<'a> {
     Get(Get),
     /// Write an item.
     Store(Store<'a>),
-    /// Add to or take from a decimal number.
+    /// Add to or take from an unsigned decimal number, as memcached does.
     Arithmetic(Arithmetic),
+    /// Add to a signed decimal number of 64 bits, as Redis does: an absent one is made from 0 and never expires, one
+    /// that would overflow is left alone. Flags, expiry and marks stay.
+    Add(i64),
     /// Remove an item, or mark it stale.
     Delete(Delete),
     /// Change the expiry; counts as a read for recency and the fetched mark, as memcached has it.
@@ -77,6 +83,8 @@ pub struct Get {
     pub claim: bool,
     /// Leave recency, last access and the fetched mark alone (meta `u`, and `me`).
     pub peek: bool,
+    /// The longest value there is room for: a longer one is answered with [`Reply::NoRoom`], and nothing is changed.
+    pub value_bytes_max: Option<usize>,
 }
 
 /// When a store takes effect.
@@ -93,6 +101,19 @@ pub enum StoreMode {
     Append,
     /// Before the present value; flags and expiry stay.
     Prepend,
+    /// Over the present value from this byte on, zeros up to it where the value is shorter; flags and expiry stay.
+    Range {
+        /// Where the value goes, in bytes.
+        offset: u32,
+    },
+}
+
+impl StoreMode {
+    /// Whether the present value goes into the new one.
+    #[must_use]
+    pub const fn joins(self) -> bool {
+        matches!(self, Self::Append | Self::Prepend | Self::Range { .. })
+    }
 }
 
 /// How to write an item.
@@ -106,6 +127,8 @@ pub struct Store<'a> {
     pub flags: u32,
     /// When it expires.
     pub expiry: Expiry,
+    /// Leave a present item its expiry (`KEEPTTL`).
+    pub keep_expiry: bool,
     /// Take effect only when the item's CAS equals this (`cas`, meta `C`).
     pub compare_cas: Option<u64>,
     /// Give the item this CAS instead of the next one (meta `E`).
@@ -113,8 +136,12 @@ pub struct Store<'a> {
     /// With `compare_cas`: a lower CAS than the item's stores the value and marks it stale, instead of failing
     /// (meta `I`).
     pub invalidate: bool,
-    /// For append and prepend on a miss: create the item with this expiry (meta `N`).
+    /// For the modes that join, on a miss: create the item with this expiry (meta `N`).
     pub vivify: Option<Expiry>,
+    /// Answer with the item as it was ([`Reply::Value`]), if there was one, whether or not the mode lets the store take
+    /// effect (`SET` with `GET`). A value longer than this is answered with [`Reply::NoRoom`], and nothing is stored. The
+    /// modes that join tell nothing.
+    pub old_bytes_max: Option<usize>,
 }
 
 impl<'a> Store<'a> {
@@ -126,10 +153,12 @@ impl<'a> Store<'a> {
             value,
             flags: 0,
             expiry: Expiry::NEVER,
+            keep_expiry: false,
             compare_cas: None,
             new_cas: None,
             invalidate: false,
             vivify: None,
+            old_bytes_max: None,
         }
     }
 }
@@ -175,6 +204,9 @@ pub struct Delete {
     pub touch: Option<Expiry>,
     /// Give the kept item this CAS instead of the next one (meta `E`).
     pub new_cas: Option<u64>,
+    /// When the item is removed: answer with it as it was ([`Reply::Value`], `GETDEL`). A value longer than this is
+    /// answered with [`Reply::NoRoom`], and nothing is removed.
+    pub old_bytes_max: Option<usize>,
 }
 
 /// Whether this reader should recompute the item (memcached's anti-dogpile flags).
@@ -213,12 +245,15 @@ pub struct Item<'t> {
 /// What a table answers.
 #[derive(Clone, Copy, Debug)]
 pub enum Reply<'t> {
-    /// The item a get found (or made, with `vivify`), or the number arithmetic left (its digits are the value).
+    /// The item a get found (or made, with `vivify`), the number arithmetic left (its digits are the value), or the item
+    /// as it was before a write that was to tell.
     Value(Item<'t>),
-    /// The write took effect; the item now has this CAS.
+    /// The write took effect.
     Stored {
-        /// The item's CAS.
+        /// The item's CAS now.
         cas: u64,
+        /// Bytes of its value now.
+        value_bytes: usize,
     },
     /// The key is absent: a get, touch, delete, arithmetic or CAS missed.
     NotFound,
@@ -232,6 +267,13 @@ pub enum Reply<'t> {
     Touched,
     /// The value is not a decimal number of 64 bits.
     NotANumber,
+    /// The sum is beyond a signed number of 64 bits.
+    Overflow,
+    /// The value is longer than the request has room for; nothing was done.
+    NoRoom {
+        /// Bytes of the value.
+        value_bytes: usize,
+    },
     /// Key and value together exceed what the table takes.
     TooLarge,
     /// No room could be made.

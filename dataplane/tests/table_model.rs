@@ -29,6 +29,8 @@ enum Owned {
         cas: Cas,
         invalidate: bool,
         vivify: bool,
+        keep_expiry: bool,
+        old_bytes_max: Option<usize>,
     },
     Arithmetic {
         up: bool,
@@ -42,8 +44,10 @@ enum Owned {
         drop_value: bool,
         touch: Option<Expiry>,
         cas: Cas,
+        old_bytes_max: Option<usize>,
     },
     Touch(Expiry),
+    Add(i64),
     Flush {
         delay_ms: u64,
     },
@@ -73,10 +77,16 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..200),
         any::<u64>().prop_map(|number| number.to_string().into_bytes()),
-        (0u64..30).prop_map(|number| number.to_string().into_bytes()),
+        (-30i64..30).prop_map(|number| number.to_string().into_bytes()),
+        Just(i64::MAX.to_string().into_bytes()),
+        Just(b"-0".to_vec()),
         Just(b"18446744073709551615".to_vec()),
         Just(b"99999999999999999999".to_vec()),
     ]
+}
+
+fn bytes_max() -> impl Strategy<Value = Option<usize>> {
+    proptest::option::weighted(0.3, prop_oneof![0..40usize, 0..300usize])
 }
 
 fn op() -> impl Strategy<Value = Owned> {
@@ -86,9 +96,10 @@ fn op() -> impl Strategy<Value = Owned> {
         proptest::option::weighted(0.3, 0u64..30),
         any::<bool>(),
         any::<bool>(),
+        bytes_max(),
     )
-        .prop_map(|(touch, vivify, recache_below_s, claim, peek)| {
-            Owned::Get(Get { touch, vivify, recache_below_s, claim, peek, new_cas: None })
+        .prop_map(|(touch, vivify, recache_below_s, claim, peek, value_bytes_max)| {
+            Owned::Get(Get { touch, vivify, recache_below_s, claim, peek, new_cas: None, value_bytes_max })
         });
     let mode = prop_oneof![
         Just(StoreMode::Set),
@@ -96,9 +107,11 @@ fn op() -> impl Strategy<Value = Owned> {
         Just(StoreMode::Replace),
         Just(StoreMode::Append),
         Just(StoreMode::Prepend),
+        (0u32..300).prop_map(|offset| StoreMode::Range { offset }),
     ];
-    let store = (mode, value(), any::<u32>(), expiry(), cas(), any::<bool>(), any::<bool>()).prop_map(
-        |(mode, value, flags, expiry, cas, invalidate, vivify)| Owned::Store {
+    let switches = any::<[bool; 3]>();
+    let store = (mode, value(), any::<u32>(), expiry(), cas(), switches, bytes_max()).prop_map(
+        |(mode, value, flags, expiry, cas, [invalidate, vivify, keep_expiry], old_bytes_max)| Owned::Store {
             mode,
             value,
             flags,
@@ -106,22 +119,30 @@ fn op() -> impl Strategy<Value = Owned> {
             cas,
             invalidate,
             vivify,
+            keep_expiry,
+            old_bytes_max,
         },
     );
     let delta = prop_oneof![0u64..10, any::<u64>()];
     let touch = || proptest::option::weighted(0.3, expiry());
     let arithmetic = (any::<bool>(), delta, proptest::option::of(0u64..100), touch(), cas())
         .prop_map(|(up, delta, initial, touch, cas)| Owned::Arithmetic { up, delta, initial, touch, cas });
-    let delete =
-        (any::<bool>(), any::<bool>(), touch(), cas()).prop_map(|(mark_stale, drop_value, touch, cas)| {
-            Owned::Delete { mark_stale, drop_value, touch, cas }
-        });
+    let delete = (any::<bool>(), any::<bool>(), touch(), cas(), bytes_max()).prop_map(
+        |(mark_stale, drop_value, touch, cas, old_bytes_max)| Owned::Delete {
+            mark_stale,
+            drop_value,
+            touch,
+            cas,
+            old_bytes_max,
+        },
+    );
     prop_oneof![
         8 => get,
         8 => store,
         4 => arithmetic,
         3 => delete,
         2 => expiry().prop_map(Owned::Touch),
+        2 => prop_oneof![-20i64..20, any::<i64>()].prop_map(Owned::Add),
         1 => (0u64..3_000).prop_map(|delay_ms| Owned::Flush { delay_ms }),
     ]
 }
@@ -139,16 +160,20 @@ fn concrete(owned: &Owned, now: Now, present_cas: u64) -> Op<'_> {
     let compare = |cas: &Cas| cas.compare.map(|offset| present_cas.wrapping_add_signed(i64::from(offset)));
     match owned {
         Owned::Get(get) => Op::Get(*get),
-        Owned::Store { mode, value, flags, expiry, cas, invalidate, vivify } => Op::Store(Store {
-            mode: *mode,
-            value,
-            flags: *flags,
-            expiry: *expiry,
-            compare_cas: compare(cas),
-            new_cas: cas.new,
-            invalidate: *invalidate,
-            vivify: vivify.then_some(*expiry),
-        }),
+        Owned::Store { mode, value, flags, expiry, cas, invalidate, vivify, keep_expiry, old_bytes_max } => {
+            Op::Store(Store {
+                mode: *mode,
+                value,
+                flags: *flags,
+                expiry: *expiry,
+                compare_cas: compare(cas),
+                new_cas: cas.new,
+                invalidate: *invalidate,
+                vivify: vivify.then_some(*expiry),
+                keep_expiry: *keep_expiry,
+                old_bytes_max: *old_bytes_max,
+            })
+        }
         Owned::Arithmetic { up, delta, initial, touch, cas } => Op::Arithmetic(Arithmetic {
             direction: if *up { Direction::Increment } else { Direction::Decrement },
             delta: *delta,
@@ -157,13 +182,15 @@ fn concrete(owned: &Owned, now: Now, present_cas: u64) -> Op<'_> {
             compare_cas: compare(cas),
             new_cas: cas.new,
         }),
-        Owned::Delete { mark_stale, drop_value, touch, cas } => Op::Delete(Delete {
+        Owned::Delete { mark_stale, drop_value, touch, cas, old_bytes_max } => Op::Delete(Delete {
             compare_cas: compare(cas),
             mark_stale: *mark_stale,
             drop_value: *drop_value,
             touch: *touch,
             new_cas: cas.new,
+            old_bytes_max: *old_bytes_max,
         }),
+        Owned::Add(delta) => Op::Add(*delta),
         Owned::Touch(expiry) => Op::Touch(*expiry),
         Owned::Flush { delay_ms } => {
             let at_unix_ms = if *delay_ms < 1_000 { now.unix_ms } else { now.unix_ms + delay_ms };
@@ -183,6 +210,20 @@ fn submit(table: &mut dyn Table, now: Now, key: &[u8], op: Op<'_>) -> String {
         }
         Submission::Done(reply) => format!("{reply:?}"),
         Submission::Pending => "pending".to_owned(),
+    }
+}
+
+/// Every key and value, in order, however many steps it takes.
+fn scanned(table: &dyn Table, now: Now, budget: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut cursor = 0;
+    loop {
+        cursor =
+            table.scan(now, cursor, budget, &mut |key, item| found.push((key.to_vec(), item.value.to_vec())));
+        if cursor == 0 {
+            found.sort_unstable();
+            return found;
+        }
     }
 }
 
@@ -213,6 +254,14 @@ proptest! {
             let found = submit(&mut memory, now, key.as_bytes(), op);
             prop_assert_eq!(found, expected, "step {}: {:?}", place, step);
             memory.poll(now, &mut |_, _| {});
+        }
+        prop_assert_eq!(scanned(&memory, now, 1), scanned(&model, now, 3));
+        for table in [&memory as &dyn Table, &model] {
+            let there = scanned(table, now, 100);
+            match table.random_key(now, steps.len() as u64) {
+                Some(key) => prop_assert!(there.iter().any(|(found, _)| found == key)),
+                None => prop_assert!(there.is_empty()),
+            }
         }
     }
 }

@@ -56,7 +56,7 @@ fn step(value_bytes_max: usize) -> impl Strategy<Value = Step> {
         prop_oneof![8 => Just(None), 1 => any::<u64>().prop_map(Some), 1 => (0..50_u64).prop_map(Some)];
     let flags = prop_oneof![3 => Just(0), 1 => any::<u32>()];
     (
-        (0..24_u8, 0..8_u8, 0..400_u16, size, proptest::option::weighted(0.2, any::<u64>())),
+        (0..26_u8, 0..9_u8, 0..400_u16, size, proptest::option::weighted(0.2, any::<u64>())),
         (proptest::option::weighted(0.3, 0..20_000_u32), proptest::option::weighted(0.3, 0..20_000_u32)),
         (cas, wide, flags, any::<[bool; 3]>()),
         prop_oneof![8 => 0..20_u32, 1 => 0..5_000_u32],
@@ -131,6 +131,7 @@ impl Rig {
         self.now.monotonic_ns += u64::from(step.advance_ms) * 1_000_000;
         let key = key_of(step.key);
         let value = match step.number {
+            Some(number) if step.switches[1] => number.cast_signed().to_string().into_bytes(),
             Some(number) => number.to_string().into_bytes(),
             None => vec![step.key as u8 ^ step.value_bytes as u8; step.value_bytes],
         };
@@ -140,6 +141,7 @@ impl Rig {
         };
         let touch = step.touch_ms.map(|ms| expiry(Some(ms).filter(|ms| ms % 5 != 0)));
         self.model.advance(self.now);
+        let bytes_max = (step.flags % 3 == 1).then_some(step.value_bytes);
         let present = self.model.items.get(&key).map(|item| item.scanned(self.now).cas);
         let compare_cas = match step.cas {
             CasChoice::None => None,
@@ -155,6 +157,7 @@ impl Rig {
                 recache_below_s: (step.mode < 3).then_some(step.value_bytes as u64 % 20),
                 new_cas: step.new_cas,
                 peek: step.switches[2],
+                value_bytes_max: bytes_max,
             }),
             8..=16 => Op::Store(Store {
                 mode: [
@@ -166,15 +169,25 @@ impl Rig {
                     StoreMode::Replace,
                     StoreMode::Append,
                     StoreMode::Prepend,
+                    // Near the item's end, or anywhere, or far beyond every limit.
+                    StoreMode::Range {
+                        offset: match step.flags % 8 {
+                            7 => step.flags,
+                            _ => step.flags % 1_500,
+                        },
+                    },
                 ][usize::from(step.mode)],
                 value: &value,
                 flags: step.flags,
                 expiry: expiry(step.expiry_ms),
+                keep_expiry: step.switches[2],
                 compare_cas,
                 new_cas: step.new_cas,
                 invalidate: step.switches[0],
                 vivify: touch.filter(|_| step.switches[1]),
+                old_bytes_max: bytes_max,
             }),
+            24..=25 => Op::Add(step.number.unwrap_or(u64::from(step.flags)).cast_signed()),
             17..=18 => Op::Arithmetic(Arithmetic {
                 direction: if step.switches[0] { Direction::Increment } else { Direction::Decrement },
                 delta: step.number.unwrap_or(1),
@@ -189,6 +202,7 @@ impl Rig {
                 drop_value: step.mode % 4 == 3,
                 touch: touch.filter(|_| step.switches[2]),
                 new_cas: step.new_cas,
+                old_bytes_max: bytes_max,
             }),
             21..=22 => Op::Touch(expiry(step.touch_ms)),
             // Rarely, or nothing would live long.
@@ -242,6 +256,12 @@ impl Rig {
             assert_eq!(contents.get(key), Some(&item.scanned(self.now)), "{key:?}");
         }
         assert!(self.table.statistics().items >= contents.len() as u64);
+        for random in [0, 1, u64::MAX, self.model.cas_given().wrapping_mul(0x9E37_79B9_7F4A_7C15)] {
+            match self.table.random_key(self.now, random) {
+                Some(key) => assert!(contents.contains_key(key), "{key:?} is not there"),
+                None => assert!(contents.is_empty(), "a table with keys has one"),
+            }
+        }
     }
 
     fn run_all(&mut self, steps: &[Step]) {

@@ -5,7 +5,7 @@ pub mod memory;
 #[cfg(any(test, feature = "testbed"))]
 pub mod model;
 
-use crate::request::{Origin, Reply, Request};
+use crate::request::{Item, Origin, Reply, Request};
 use crate::time::Now;
 
 /// The outcome of handing a request to a table.
@@ -64,6 +64,17 @@ pub trait Table: Send {
     fn poll(&mut self, now: Now, complete: &mut dyn FnMut(Origin, Reply<'_>)) {
         let _ = (now, complete);
     }
+
+    /// Visits about `budget` keys from `cursor` on (0 at first). Returns the next cursor, 0 when all is done.
+    ///
+    /// A key that is in the table during the whole scan is visited exactly once, whatever is written in between; one
+    /// that comes or goes is visited at most once each time it is there. A scan leaves recency alone, and no reader
+    /// wins the right to recache by it. A cursor is a number like any other: one that no scan returned is as good.
+    fn scan(&self, now: Now, cursor: u64, budget: usize, visit: &mut dyn FnMut(&[u8], Item<'_>)) -> u64;
+
+    /// A key that is there, chosen by `random`; `None` when there is none. Which keys are likelier than others is the
+    /// table's own affair.
+    fn random_key(&self, now: Now, random: u64) -> Option<&[u8]>;
 
     /// What is in it.
     fn statistics(&self) -> TableStatistics;

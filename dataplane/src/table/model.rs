@@ -69,6 +69,19 @@ pub struct ModelTable {
     flush_at_unix_ms: Option<u64>,
     items_total: u64,
     expirations: u64,
+    /// An item as it was, while a reply tells of it.
+    told: Option<Entry>,
+}
+
+/// Where a key stands in the order of scans, which nothing changes.
+fn place(key: &[u8]) -> u64 {
+    rapidhash::v3::rapidhash_v3(key)
+}
+
+/// The refusal of a value that there is no room for.
+fn no_room(entry: &Entry, bytes_max: Option<usize>) -> Option<Reply<'static>> {
+    let value_bytes = entry.value.len();
+    bytes_max.filter(|&bytes_max| value_bytes > bytes_max).map(|_| Reply::NoRoom { value_bytes })
 }
 
 impl ModelTable {
@@ -88,6 +101,12 @@ impl ModelTable {
             self.cas_last += 1;
             self.cas_last
         })
+    }
+
+    /// Whether a flush that is due, and that no request has carried out yet, has taken an item.
+    fn is_hidden(&self, now: Now, entry: &Entry) -> bool {
+        let flushed = self.flush_at_unix_ms.is_some_and(|at| at <= now.unix_ms && entry.written_unix_ms < at);
+        flushed || entry.expiry.has_passed(now)
     }
 
     /// Lets go what is flushed or, of this key, expired.
@@ -122,6 +141,9 @@ impl ModelTable {
             return Reply::Value(Item { fetched: false, recache: Recache::Won, ..entry.item(now) });
         }
         let entry = self.entries.get_mut(key).expect("present");
+        if let Some(reply) = no_room(entry, get.value_bytes_max) {
+            return reply;
+        }
         let mut recache = Recache::None;
         if get.claim {
             let runs_out = get.recache_below_s.is_some_and(|below_s| {
@@ -146,50 +168,100 @@ impl ModelTable {
     }
 
     fn store(&mut self, now: Now, key: &[u8], store: &Store<'_>) -> Reply<'_> {
+        let joined = |old: &[u8]| match store.mode {
+            StoreMode::Append => [old, store.value].concat(),
+            StoreMode::Prepend => [store.value, old].concat(),
+            StoreMode::Range { offset } => {
+                let offset = offset as usize;
+                let mut value = old.to_vec();
+                value.resize(value.len().max(offset + store.value.len()), 0);
+                value[offset..offset + store.value.len()].copy_from_slice(store.value);
+                value
+            }
+            StoreMode::Set | StoreMode::Add | StoreMode::Replace => store.value.to_vec(),
+        };
+        let joins = store.mode.joins();
         let Some(old) = self.entries.get(key) else {
-            let expiry = match (store.mode, store.vivify) {
-                (StoreMode::Append | StoreMode::Prepend, Some(expiry)) => expiry,
-                (StoreMode::Append | StoreMode::Prepend, None) => return Reply::NotStored,
-                (StoreMode::Set | StoreMode::Replace, _) if store.compare_cas.is_some() => {
+            let expiry = match store.mode {
+                StoreMode::Set | StoreMode::Replace if store.compare_cas.is_some() => {
                     return Reply::NotFound;
                 }
-                (StoreMode::Replace, _) => return Reply::NotStored,
-                (StoreMode::Set | StoreMode::Add, _) => store.expiry,
+                StoreMode::Replace => return Reply::NotStored,
+                StoreMode::Set | StoreMode::Add => store.expiry,
+                _ => match store.vivify {
+                    Some(expiry) => expiry,
+                    None => return Reply::NotStored,
+                },
             };
-            if store.value.len() > VALUE_BYTES_MAX {
+            let value = joined(&[]);
+            if value.len() > VALUE_BYTES_MAX {
                 return Reply::TooLarge;
             }
+            let value_bytes = value.len();
             let cas = self.cas(store.new_cas);
-            let entry = Entry::new(now, store.value.to_vec(), store.flags, expiry, cas);
-            return Reply::Stored { cas: self.insert(key, entry) };
+            let entry = Entry::new(now, value, store.flags, expiry, cas);
+            return Reply::Stored { cas: self.insert(key, entry), value_bytes };
         };
+        let old_bytes_max = store.old_bytes_max.filter(|_| !joins);
+        if let Some(reply) = no_room(old, old_bytes_max) {
+            return reply;
+        }
         if store.mode == StoreMode::Add {
+            let entry = self.entries.get_mut(key).expect("present");
+            let told = self.told.insert(entry.clone());
             // As memcached has it, the item that was in the way counts as used.
-            self.entries.get_mut(key).expect("present").read_unix_ms = now.unix_ms;
-            return Reply::NotStored;
+            entry.read_unix_ms = now.unix_ms;
+            return if old_bytes_max.is_some() { Reply::Value(told.item(now)) } else { Reply::NotStored };
         }
         let mut stale = false;
         if let Some(expected) = store.compare_cas.filter(|&expected| expected != old.cas) {
-            let joins = matches!(store.mode, StoreMode::Append | StoreMode::Prepend);
             stale = store.invalidate && !joins && expected < old.cas;
             if !stale {
                 return Reply::Exists;
             }
         }
-        let (flags, expiry, value) = match store.mode {
-            StoreMode::Append => (old.flags, old.expiry, [&old.value, store.value].concat()),
-            StoreMode::Prepend => (old.flags, old.expiry, [store.value, &old.value].concat()),
-            _ if stale => (store.flags, old.expiry, store.value.to_vec()),
-            _ => (store.flags, store.expiry, store.value.to_vec()),
-        };
+        let value = joined(&old.value);
         if value.len() > VALUE_BYTES_MAX {
             return Reply::TooLarge;
         }
+        let flags = if joins { old.flags } else { store.flags };
+        let expiry = if joins || stale || store.keep_expiry { old.expiry } else { store.expiry };
         // A stale write leaves the right to recache with whoever has it; any other ends it.
         let claimed = stale && old.claimed;
+        let value_bytes = value.len();
+        let told = old.clone();
         let cas = self.cas(store.new_cas);
         let entry = Entry { stale, claimed, ..Entry::new(now, value, flags, expiry, cas) };
-        Reply::Stored { cas: self.insert(key, entry) }
+        self.insert(key, entry);
+        if old_bytes_max.is_some() {
+            Reply::Value(self.told.insert(told).item(now))
+        } else {
+            Reply::Stored { cas, value_bytes }
+        }
+    }
+
+    fn add(&mut self, now: Now, key: &[u8], delta: i64) -> Reply<'_> {
+        let Some(entry) = self.entries.get(key) else {
+            let cas = self.cas(None);
+            self.insert(key, Entry::new(now, delta.to_string().into_bytes(), 0, Expiry::NEVER, cas));
+            return Reply::Value(self.entries[key].item(now));
+        };
+        let number = std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse::<i64>().ok());
+        // A number is spelt in one way.
+        let number = number.filter(|number| number.to_string().as_bytes() == entry.value);
+        let Some(number) = number else { return Reply::NotANumber };
+        let Some(sum) = number.checked_add(delta) else { return Reply::Overflow };
+        let cas = self.cas(None);
+        self.write_number(now, key, cas, sum.to_string())
+    }
+
+    fn write_number(&mut self, now: Now, key: &[u8], cas: u64, number: String) -> Reply<'_> {
+        let entry = self.entries.get_mut(key).expect("present");
+        let idle_s = entry.item(now).idle_s;
+        entry.value = number.into_bytes();
+        entry.cas = cas;
+        (entry.written_unix_ms, entry.read_unix_ms) = (now.unix_ms, now.unix_ms);
+        Reply::Value(Item { idle_s, ..entry.item(now) })
     }
 
     fn arithmetic(&mut self, now: Now, key: &[u8], arithmetic: &Arithmetic) -> Reply<'_> {
@@ -212,15 +284,10 @@ impl ModelTable {
             Direction::Decrement => number.saturating_sub(arithmetic.delta),
         };
         let cas = self.cas(arithmetic.new_cas);
-        let entry = self.entries.get_mut(key).expect("present");
-        let idle_s = entry.item(now).idle_s;
-        entry.value = number.to_string().into_bytes();
-        entry.cas = cas;
-        (entry.written_unix_ms, entry.read_unix_ms) = (now.unix_ms, now.unix_ms);
         if let Some(expiry) = arithmetic.touch {
-            entry.expiry = expiry;
+            self.entries.get_mut(key).expect("present").expiry = expiry;
         }
-        Reply::Value(Item { idle_s, ..entry.item(now) })
+        self.write_number(now, key, cas, number.to_string())
     }
 
     fn delete(&mut self, now: Now, key: &[u8], delete: &Delete) -> Reply<'_> {
@@ -229,8 +296,14 @@ impl ModelTable {
             return Reply::Exists;
         }
         if !delete.mark_stale && !delete.drop_value {
-            self.entries.remove(key);
-            return Reply::Deleted;
+            if let Some(reply) = no_room(entry, delete.old_bytes_max) {
+                return reply;
+            }
+            let removed = self.entries.remove(key).expect("present");
+            return match delete.old_bytes_max {
+                Some(_) => Reply::Value(self.told.insert(removed).item(now)),
+                None => Reply::Deleted,
+            };
         }
         let cas = self.cas(delete.new_cas);
         let entry = self.entries.get_mut(key).expect("present");
@@ -267,6 +340,7 @@ impl Table for ModelTable {
             Op::Get(get) => self.get(now, key, get),
             Op::Store(store) => self.store(now, key, store),
             Op::Arithmetic(arithmetic) => self.arithmetic(now, key, arithmetic),
+            Op::Add(delta) => self.add(now, key, *delta),
             Op::Delete(delete) => self.delete(now, key, delete),
             Op::Touch(expiry) => match self.entries.get_mut(key) {
                 Some(entry) => {
@@ -278,6 +352,37 @@ impl Table for ModelTable {
             },
             Op::FlushAll { at_unix_ms } => self.flush(now, *at_unix_ms),
         })
+    }
+
+    fn scan(&self, now: Now, cursor: u64, budget: usize, visit: &mut dyn FnMut(&[u8], Item<'_>)) -> u64 {
+        let mut entries: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(key, entry)| (place(key), key, entry))
+            .filter(|(place, ..)| *place >= cursor)
+            .collect();
+        entries.sort_unstable_by_key(|&(place, key, _)| (place, key));
+        let mut rest = entries.into_iter().peekable();
+        let mut spent = 0;
+        while let Some((place, key, entry)) = rest.next() {
+            if !self.is_hidden(now, entry) {
+                let recache = if entry.claimed { Recache::Sent } else { Recache::None };
+                visit(key, Item { recache, ..entry.item(now) });
+            }
+            spent += 1;
+            // Keys of one place are never parted.
+            if spent >= budget && rest.peek().is_some_and(|&(next, ..)| next > place) {
+                return place + 1;
+            }
+        }
+        0
+    }
+
+    fn random_key(&self, now: Now, random: u64) -> Option<&[u8]> {
+        let live = self.entries.iter().filter(|(_, entry)| !self.is_hidden(now, entry));
+        let count = live.clone().count();
+        let (key, _) = live.clone().nth(usize::try_from(random).unwrap_or(usize::MAX).checked_rem(count)?)?;
+        Some(key)
     }
 
     fn statistics(&self) -> TableStatistics {

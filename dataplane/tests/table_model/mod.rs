@@ -11,7 +11,8 @@ use dataplane::time::{Expiry, Now};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OwnedReply {
     Value(OwnedItem),
-    Stored { cas: u64 },
+    Stored { cas: u64, value_bytes: usize },
+    NoRoom { value_bytes: usize },
     Other(&'static str),
 }
 
@@ -46,13 +47,15 @@ impl From<Reply<'_>> for OwnedReply {
     fn from(reply: Reply<'_>) -> Self {
         Self::Other(match reply {
             Reply::Value(item) => return Self::Value(item.into()),
-            Reply::Stored { cas } => return Self::Stored { cas },
+            Reply::Stored { cas, value_bytes } => return Self::Stored { cas, value_bytes },
+            Reply::NoRoom { value_bytes } => return Self::NoRoom { value_bytes },
             Reply::NotFound => "not found",
             Reply::NotStored => "not stored",
             Reply::Exists => "exists",
             Reply::Deleted => "deleted",
             Reply::Touched => "touched",
             Reply::NotANumber => "not a number",
+            Reply::Overflow => "overflow",
             Reply::TooLarge => "too large",
             Reply::OutOfMemory => "out of memory",
             Reply::Done => "done",
@@ -100,6 +103,27 @@ pub(crate) struct Model {
     flush_at_unix_ms: Option<u64>,
 }
 
+/// The value a store makes of what is there.
+fn joined(store: &Store<'_>, old: &[u8]) -> Vec<u8> {
+    match store.mode {
+        StoreMode::Append => [old, store.value].concat(),
+        StoreMode::Prepend => [store.value, old].concat(),
+        StoreMode::Range { offset } => {
+            let (offset, end) = (offset as usize, offset as usize + store.value.len());
+            let kept = |range: std::ops::Range<usize>| old.get(range).unwrap_or_default();
+            let mut before = kept(0..offset.min(old.len())).to_vec();
+            before.resize(offset, 0);
+            [&before, store.value, kept(end..old.len().max(end))].concat()
+        }
+        StoreMode::Set | StoreMode::Add | StoreMode::Replace => store.value.to_vec(),
+    }
+}
+
+fn no_room(item: &ModelItem, bytes_max: Option<usize>) -> Option<OwnedReply> {
+    let value_bytes = item.value.len();
+    bytes_max.filter(|&bytes_max| value_bytes > bytes_max).map(|_| OwnedReply::NoRoom { value_bytes })
+}
+
 fn now_s(now: Now) -> u64 {
     now.monotonic_ns / 1_000_000_000
 }
@@ -107,6 +131,11 @@ fn now_s(now: Now) -> u64 {
 impl Model {
     pub(crate) fn new(item_bytes_max: u32) -> Self {
         Self { item_bytes_max: item_bytes_max as usize, ..Self::default() }
+    }
+
+    /// The CAS given last.
+    pub(crate) fn cas_given(&self) -> u64 {
+        self.cas
     }
 
     /// Drops what time has taken.
@@ -133,6 +162,7 @@ impl Model {
             Op::Get(get) => self.get(now, key, get),
             Op::Store(store) => self.store(now, key, store),
             Op::Arithmetic(arithmetic) => self.arithmetic(now, key, arithmetic),
+            Op::Add(delta) => self.add(now, key, delta),
             Op::Delete(delete) => self.delete(now, key, delete),
             Op::Touch(expiry) => match self.items.get_mut(key) {
                 Some(item) => {
@@ -177,6 +207,9 @@ impl Model {
             return OwnedReply::Value(seen);
         }
         let item = self.items.get_mut(key).expect("just seen");
+        if let Some(reply) = no_room(item, get.value_bytes_max) {
+            return reply;
+        }
         let ends_soon = get.recache_below_s.is_some_and(|below| {
             item.expiry != Expiry::NEVER
                 && u128::from(item.expiry.unix_ms().saturating_sub(now.unix_ms)) < u128::from(below) * 1_000
@@ -205,7 +238,7 @@ impl Model {
             }
             return OwnedReply::Other("too large");
         }
-        let joins = matches!(store.mode, StoreMode::Append | StoreMode::Prepend);
+        let joins = store.mode.joins();
         let Some(old) = self.items.get(key).cloned() else {
             let expiry = match store.mode {
                 StoreMode::Add => store.expiry,
@@ -213,18 +246,26 @@ impl Model {
                 StoreMode::Set | StoreMode::Replace if store.compare_cas.is_some() => {
                     return OwnedReply::Other("not found");
                 }
-                StoreMode::Append | StoreMode::Prepend if store.vivify.is_some() => store.vivify.unwrap(),
+                _ if joins && store.vivify.is_some() => store.vivify.unwrap(),
                 _ => return OwnedReply::Other("not stored"),
             };
-            let item =
-                ModelItem { flags: store.flags, ..self.fresh(now, store.value, expiry, store.new_cas) };
+            let value = joined(&store, &[]);
+            if key.len() + value.len() > self.item_bytes_max {
+                return OwnedReply::Other("too large");
+            }
+            let item = ModelItem { flags: store.flags, ..self.fresh(now, &value, expiry, store.new_cas) };
             let cas = item.cas;
             self.items.insert(key.to_vec(), item);
-            return OwnedReply::Stored { cas };
+            return OwnedReply::Stored { cas, value_bytes: value.len() };
         };
+        let old_bytes_max = store.old_bytes_max.filter(|_| !joins);
+        if let Some(reply) = no_room(&old, old_bytes_max) {
+            return reply;
+        }
+        let told = old_bytes_max.map(|_| OwnedReply::Value(old.seen(now, Recache::None)));
         if store.mode == StoreMode::Add {
             self.items.get_mut(key).expect("just seen").accessed_s = now_s(now);
-            return OwnedReply::Other("not stored");
+            return told.unwrap_or(OwnedReply::Other("not stored"));
         }
         let mut stale = false;
         if let Some(cas) = store.compare_cas
@@ -235,16 +276,15 @@ impl Model {
             }
             stale = true;
         }
-        let value = match store.mode {
-            StoreMode::Append => [&old.value, store.value].concat(),
-            StoreMode::Prepend => [store.value, &old.value].concat(),
-            _ => store.value.to_vec(),
-        };
+        let value = joined(&store, &old.value);
         if key.len() + value.len() > self.item_bytes_max {
             return OwnedReply::Other("too large");
         }
         let mut item = self.fresh(now, &value, store.expiry, store.new_cas);
         item.flags = store.flags;
+        if store.keep_expiry {
+            item.expiry = old.expiry;
+        }
         if joins {
             (item.flags, item.expiry) = (old.flags, old.expiry);
         }
@@ -253,7 +293,35 @@ impl Model {
         }
         let cas = item.cas;
         self.items.insert(key.to_vec(), item);
-        OwnedReply::Stored { cas }
+        told.unwrap_or(OwnedReply::Stored { cas, value_bytes: value.len() })
+    }
+
+    fn add(&mut self, now: Now, key: &[u8], delta: i64) -> OwnedReply {
+        let Some(old) = self.items.get(key) else {
+            let digits = delta.to_string();
+            if key.len() + digits.len() > self.item_bytes_max {
+                return OwnedReply::Other("too large");
+            }
+            let item = self.fresh(now, digits.as_bytes(), Expiry::NEVER, None);
+            let seen = item.seen(now, Recache::None);
+            self.items.insert(key.to_vec(), item);
+            return OwnedReply::Value(seen);
+        };
+        let text = String::from_utf8_lossy(&old.value).into_owned();
+        let Some(number) = text.parse::<i64>().ok().filter(|number| number.to_string() == text) else {
+            return OwnedReply::Other("not a number");
+        };
+        let Some(sum) = number.checked_add(delta) else { return OwnedReply::Other("overflow") };
+        let digits = sum.to_string();
+        if key.len() + digits.len() > self.item_bytes_max {
+            return OwnedReply::Other("too large");
+        }
+        let cas = self.cas(None);
+        let item = self.items.get_mut(key).expect("just seen");
+        (item.value, item.cas) = (digits.into_bytes(), cas);
+        let seen = item.seen(now, Recache::None);
+        item.accessed_s = now_s(now);
+        OwnedReply::Value(seen)
     }
 
     fn arithmetic(&mut self, now: Now, key: &[u8], request: Arithmetic) -> OwnedReply {
@@ -312,7 +380,13 @@ impl Model {
                 item.expiry = delete.touch.unwrap_or(item.expiry);
             }
         } else {
-            self.items.remove(key);
+            if let Some(reply) = no_room(old, delete.old_bytes_max) {
+                return reply;
+            }
+            let removed = self.items.remove(key).expect("just seen");
+            if delete.old_bytes_max.is_some() {
+                return OwnedReply::Value(removed.seen(now, Recache::None));
+            }
         }
         OwnedReply::Other("deleted")
     }

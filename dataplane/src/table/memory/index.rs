@@ -203,7 +203,7 @@ impl Index {
     }
 
     /// Every entry of a bucket: slot and position.
-    pub(super) fn entries(&self, bucket: u32) -> impl Iterator<Item = (Slot, u32)> {
+    pub(super) fn entries(&self, bucket: u32) -> impl Iterator<Item = (Slot, u32)> + Clone {
         self.entries_tagged(bucket, 1..=u8::MAX)
     }
 
@@ -212,7 +212,7 @@ impl Index {
         &self,
         bucket: u32,
         tags: std::ops::RangeInclusive<u8>,
-    ) -> impl Iterator<Item = (Slot, u32)> {
+    ) -> impl Iterator<Item = (Slot, u32)> + Clone {
         let line = self.line(bucket);
         (0..BUCKET_SLOTS as u8)
             .filter(move |&slot| line[usize::from(slot)] != 0 && tags.contains(&line[usize::from(slot)]))

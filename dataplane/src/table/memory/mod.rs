@@ -263,6 +263,7 @@ impl MemoryTable {
             Op::Get(_) => unreachable!("a get of a sound key is answered by `answer`"),
             Op::Store(store) => self.store(now, hash, key, &store),
             Op::Arithmetic(arithmetic) => self.arithmetic(now, hash, key, &arithmetic),
+            Op::Add(delta) => self.add(now, hash, key, delta),
             Op::Delete(delete) => self.delete(now, hash, key, &delete),
             Op::Touch(expiry) => self.touch(now, hash, key, expiry),
             Op::FlushAll { .. } => Reply::Done,
@@ -373,6 +374,14 @@ impl Table for MemoryTable {
     fn poll(&mut self, now: Now, _complete: &mut dyn FnMut(crate::request::Origin, Reply<'_>)) {
         self.flush_when_due(now);
         self.sweep(now);
+    }
+
+    fn scan(&self, now: Now, cursor: u64, budget: usize, visit: &mut dyn FnMut(&[u8], Item<'_>)) -> u64 {
+        self.scan_from(now, cursor, budget, visit)
+    }
+
+    fn random_key(&self, now: Now, random: u64) -> Option<&[u8]> {
+        self.key_at_random(now, random)
     }
 
     fn statistics(&self) -> TableStatistics {

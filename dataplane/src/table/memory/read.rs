@@ -6,6 +6,13 @@ use crate::request::{Get, Recache, Reply};
 use crate::table::Submission;
 use crate::time::{Expiry, MS_PER_S, Now};
 
+/// The value's length, when it is longer than there is room for.
+#[inline]
+pub(super) fn no_room(found: &Found, bytes_max: Option<usize>) -> Option<usize> {
+    let value_bytes = found.word.value_bytes();
+    bytes_max.filter(|&bytes_max| value_bytes > bytes_max).map(|_| value_bytes)
+}
+
 impl MemoryTable {
     #[inline(always)]
     pub(super) fn get(&mut self, now: Now, hash: KeyHash, key: &[u8], get: &Get) -> Submission<'_> {
@@ -15,6 +22,9 @@ impl MemoryTable {
                 None => Submission::Done(Reply::NotFound),
             };
         };
+        if let Some(value_bytes) = no_room(&found, get.value_bytes_max) {
+            return Submission::Done(Reply::NoRoom { value_bytes });
+        }
         let recache = if get.claim { self.recache(now, &found, get.recache_below_s) } else { Recache::None };
         let mut word = found.word;
         if recache == Recache::Won {

@@ -49,7 +49,8 @@ pub(super) const HEADER_BYTES_MAX: usize =
 /// Header bytes are read eight at a time, so a log is followed by so many bytes that belong to no record.
 pub(super) const OVERREAD_BYTES: usize = 8;
 
-/// Bytes that a dead record needs to tell its own span.
+/// Bytes that a dead record needs to tell its own span, and all that is written over when a record dies: less than its
+/// word.
 const DEAD_BYTES_MIN: usize = 5;
 const KIND_PADDING: u8 = 0;
 const KIND_DEAD: u8 = 255;
@@ -77,6 +78,8 @@ const _: () = {
     assert!(1 << (CLOCK_SHIFT + CLOCK_BITS) == FETCHED);
     assert!(LONG_VALUE < 1 << (8 * WORD_BYTES));
     assert!(HEADER_BYTES_MIN > DEAD_BYTES_MIN);
+    // What a removed item was can still be told.
+    assert!(DEAD_BYTES_MIN <= WORD_BYTES);
 };
 
 const fn mask(bits: u32) -> u64 {
@@ -395,6 +398,12 @@ pub(super) fn key(bytes: &[u8], word: Word) -> &[u8] {
 pub(super) fn value(bytes: &[u8], word: Word) -> &[u8] {
     let at = word.header_bytes() + word.key_bytes();
     &bytes[at..at + word.value_bytes()]
+}
+
+/// The item's value, to be changed where it lies.
+pub(super) fn value_mut(bytes: &mut [u8], word: Word) -> &mut [u8] {
+    let at = word.header_bytes() + word.key_bytes();
+    &mut bytes[at..at + word.value_bytes()]
 }
 
 /// Six bytes reach the year 10889; a later expiry is stored as that.

@@ -1,21 +1,30 @@
-//! Cursors over all keys.
+//! Cursors over all keys, and a key at random.
 
 use super::MemoryTable;
-use super::record;
+use super::arena::Generation;
+use super::record::{self, Record, Word};
 use crate::request::{Item, Recache};
 use crate::time::Now;
 
 /// Tags there are, 0 included.
 const TAGS: usize = 256;
 
+/// Blocks of the index that are looked at for a key at random before the table is taken for nearly empty.
+const RANDOM_BLOCKS_MAX: usize = 64;
+
+/// Records that are then looked at, from the oldest on, before the index is walked from end to end.
+const RANDOM_RECORDS_MAX: usize = 1024;
+
 impl MemoryTable {
-    /// Visits about `budget` keys from `cursor` on (0 at first). Returns the next cursor, 0 when all is done.
-    ///
-    /// A key that is in the table during the whole scan is visited exactly once, whatever is written in between; one
-    /// that comes or goes is visited at most once each time it is there. A scan leaves recency alone, and no reader
-    /// wins the right to recache by it. A cursor is a block of the index and a tag in it, which keys never change;
-    /// one that no scan returned is as good as any.
-    pub fn scan(&self, now: Now, cursor: u64, budget: usize, visit: &mut dyn FnMut(&[u8], Item<'_>)) -> u64 {
+    /// [`Table::scan`](crate::table::Table::scan). A cursor is a block of the index and a tag in it, which keys never
+    /// change.
+    pub(super) fn scan_from(
+        &self,
+        now: Now,
+        cursor: u64,
+        budget: usize,
+        visit: &mut dyn FnMut(&[u8], Item<'_>),
+    ) -> u64 {
         // One step visits a block's keys with tags in a range as wide as the budget asks for.
         let tags = (TAGS * budget / self.index.block_slots()).clamp(1, TAGS) as u64;
         let blocks = u64::from(self.index.blocks());
@@ -29,8 +38,7 @@ impl MemoryTable {
                     spent += 1;
                     let offset = self.arena.offset(position);
                     let word = self.arena.word(offset);
-                    // A flush that is due and was not carried out yet hides everything.
-                    if self.arena.is_gone(offset, word, now) || now.unix_ms >= self.flush_at_unix_ms {
+                    if self.is_hidden(offset, word, now) {
                         continue;
                     }
                     let recache = if word.token_sent() { Recache::Sent } else { Recache::None };
@@ -48,5 +56,62 @@ impl MemoryTable {
             }
         }
         0
+    }
+
+    /// [`Table::random_key`](crate::table::Table::random_key): some key of a block at random. In a table with fewer keys
+    /// than blocks, where that may take long, one of the oldest.
+    pub(super) fn key_at_random(&self, now: Now, random: u64) -> Option<&[u8]> {
+        if self.counts.items == 0 {
+            return None;
+        }
+        let blocks = self.index.blocks();
+        let first = (((random >> 32) * u64::from(blocks)) >> 32) as u32;
+        let mut in_turn =
+            (0..blocks).map(|ahead| ((u64::from(first) + u64::from(ahead)) % u64::from(blocks)) as u32);
+        let found = in_turn
+            .by_ref()
+            .take(RANDOM_BLOCKS_MAX)
+            .find_map(|block| self.key_of_block(now, block, random))
+            .or_else(|| self.old_record(now))
+            .or_else(|| in_turn.find_map(|block| self.key_of_block(now, block, random)))?;
+        Some(record::key(self.arena.at(found.0), found.1))
+    }
+
+    /// The record of one of a block's keys.
+    fn key_of_block(&self, now: Now, block: u32, random: u64) -> Option<(usize, Word)> {
+        let slots = self.index.block(block).flat_map(|bucket| self.index.entries(bucket));
+        let mut records = slots
+            .map(|(_, position)| self.arena.offset(position))
+            .map(|offset| (offset, self.arena.word(offset)))
+            .filter(|&(offset, word)| !self.is_hidden(offset, word, now));
+        let count = records.clone().count();
+        if count == 0 { None } else { records.nth(random as u32 as usize % count) }
+    }
+
+    /// One of the oldest records.
+    fn old_record(&self, now: Now) -> Option<(usize, Word)> {
+        [Generation::Probation, Generation::Main].into_iter().find_map(|generation| {
+            let log = self.arena.log(generation);
+            let mut at = log.tail();
+            for _ in 0..RANDOM_RECORDS_MAX {
+                if at >= log.head() {
+                    break;
+                }
+                let offset = log.offset(at);
+                let (record, span) = self.arena.record(offset);
+                if let Record::Live(word) = record
+                    && !self.is_hidden(offset, word, now)
+                {
+                    return Some((offset, word));
+                }
+                at += span as u64;
+            }
+            None
+        })
+    }
+
+    /// Whether an item is not to be seen: gone, or taken by a flush that is due and was not carried out yet.
+    fn is_hidden(&self, offset: usize, word: Word, now: Now) -> bool {
+        now.unix_ms >= self.flush_at_unix_ms || self.arena.is_gone(offset, word, now)
     }
 }

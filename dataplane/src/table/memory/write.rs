@@ -1,9 +1,10 @@
 //! Writing: store in all its modes, delete, flush, and the three ways a record comes to be written.
 
 use super::index::POSITION_RESERVED;
+use super::read::no_room;
 use super::record::{self, Meta};
 use super::{Found, KeyHash, MemoryTable, seconds};
-use crate::request::{Delete, Reply, Store, StoreMode};
+use crate::request::{Delete, Item, Recache, Reply, Store, StoreMode};
 use crate::time::{Expiry, Now};
 
 impl MemoryTable {
@@ -22,38 +23,73 @@ impl MemoryTable {
         }
     }
 
+    /// Bytes before the value in what a store writes for an absent key.
+    fn offset_of(mode: StoreMode) -> usize {
+        match mode {
+            StoreMode::Range { offset } => offset as usize,
+            _ => 0,
+        }
+    }
+
     fn store_new(&mut self, now: Now, hash: KeyHash, key: &[u8], store: &Store<'_>) -> Reply<'_> {
         let mut meta = Meta { flags: store.flags, expiry: store.expiry, ..Meta::default() };
         match (store.mode, store.compare_cas) {
             (StoreMode::Add, _) | (StoreMode::Set, None) => {}
             (StoreMode::Set | StoreMode::Replace, Some(_)) => return Reply::NotFound,
             (StoreMode::Replace, None) => return Reply::NotStored,
-            (StoreMode::Append | StoreMode::Prepend, _) => match store.vivify {
+            (StoreMode::Append | StoreMode::Prepend | StoreMode::Range { .. }, _) => match store.vivify {
                 Some(expiry) => meta.expiry = expiry,
                 None => return Reply::NotStored,
             },
         }
+        let zeros = Self::offset_of(store.mode);
+        let value_bytes = zeros + store.value.len();
+        if key.len() + value_bytes > self.item_bytes_max {
+            return Reply::TooLarge;
+        }
         let meta = Meta { flags: meta.flags, expiry: meta.expiry, ..self.new_meta(now, store.new_cas) };
-        self.insert(now, hash, &meta, key, store.value);
-        Reply::Stored { cas: meta.cas }
+        if zeros == 0 {
+            self.insert(now, hash, &meta, key, store.value);
+        } else {
+            self.with_scratch(|table, scratch| {
+                scratch[..zeros].fill(0);
+                scratch[zeros..value_bytes].copy_from_slice(store.value);
+                table.insert(now, hash, &meta, key, &scratch[..value_bytes])
+            });
+        }
+        Reply::Stored { cas: meta.cas, value_bytes }
     }
 
     fn store_over(&mut self, now: Now, found: Found, key: &[u8], store: &Store<'_>) -> Reply<'_> {
+        if let Some(value_bytes) = no_room(&found, store.old_bytes_max).filter(|_| !store.mode.joins()) {
+            return Reply::NoRoom { value_bytes };
+        }
+        let tells_old = store.old_bytes_max.is_some() && !store.mode.joins();
         let bytes = self.arena.at(found.offset);
         let old = Meta::read(bytes, found.word);
         if store.mode == StoreMode::Add {
-            // The key was asked for, so it counts as used, though nothing is read.
-            record::write_word(self.arena.at_mut(found.offset), found.word.accessed(seconds(now)));
+            // The key was asked for, so it counts as used.
+            let word = found.word.accessed(seconds(now));
+            record::write_word(self.arena.at_mut(found.offset), word);
+            if tells_old {
+                return Reply::Value(self.item(now, found.offset, word, found.word, Recache::None));
+            }
             return Reply::NotStored;
         }
-        let joins = matches!(store.mode, StoreMode::Append | StoreMode::Prepend);
+        let joins = store.mode.joins();
         let stale = match store.compare_cas {
             None => false,
             Some(cas) if cas == old.cas => false,
             Some(cas) if store.invalidate && !joins && cas < old.cas => true,
             Some(_) => return Reply::Exists,
         };
-        if joins && found.word.payload_bytes() + store.value.len() > self.item_bytes_max {
+        let old_bytes = found.word.value_bytes();
+        let value_bytes = match store.mode {
+            StoreMode::Append | StoreMode::Prepend => old_bytes + store.value.len(),
+            StoreMode::Range { offset } => old_bytes.max(offset as usize + store.value.len()),
+            StoreMode::Set | StoreMode::Add | StoreMode::Replace => store.value.len(),
+        };
+        if key.len() + value_bytes > self.item_bytes_max {
             return Reply::TooLarge;
         }
         let mut meta = self.new_meta(now, store.new_cas);
@@ -61,26 +97,68 @@ impl MemoryTable {
         meta.clock = found.word.accessed(seconds(now)).clock();
         if joins {
             (meta.flags, meta.expiry) = (old.flags, old.expiry);
-            self.join(now, found, &meta, key, store);
-            return Reply::Stored { cas: meta.cas };
+            self.join(now, found, &meta, key, store, value_bytes);
+            return Reply::Stored { cas: meta.cas, value_bytes };
         }
         meta.flags = store.flags;
         // A stale store brings a value, but no longer life and no new round of recaching.
-        meta.expiry = if stale { old.expiry } else { store.expiry };
+        meta.expiry = if stale || store.keep_expiry { old.expiry } else { store.expiry };
         meta.stale = stale;
         meta.token_sent = stale && old.token_sent;
+        if !tells_old {
+            self.overwrite(now, found, &meta, key, store.value);
+            return Reply::Stored { cas: meta.cas, value_bytes };
+        }
+        // The item is told after it was written over: its value is kept aside.
+        self.scratch[..old_bytes].copy_from_slice(record::value(self.arena.at(found.offset), found.word));
         self.overwrite(now, found, &meta, key, store.value);
-        Reply::Stored { cas: meta.cas }
+        Reply::Value(Item {
+            value: &self.scratch[..old_bytes],
+            flags: old.flags,
+            cas: old.cas,
+            expiry: old.expiry,
+            idle_s: found.word.idle_s(seconds(now)),
+            fetched: old.fetched,
+            stale: old.stale,
+            recache: Recache::None,
+        })
     }
 
-    fn join(&mut self, now: Now, found: Found, meta: &Meta, key: &[u8], store: &Store<'_>) {
+    /// Joins a value to the present one, which makes one of `value_bytes`.
+    fn join(
+        &mut self,
+        now: Now,
+        found: Found,
+        meta: &Meta,
+        key: &[u8],
+        store: &Store<'_>,
+        value_bytes: usize,
+    ) {
+        let old_bytes = found.word.value_bytes();
+        if let StoreMode::Range { offset } = store.mode
+            && value_bytes == old_bytes
+        {
+            // No longer than it was: only what changes is written, as a few bytes must not cost a copy of them all.
+            let at = self.rewrite(now, found, meta, key);
+            let word = self.arena.word(at);
+            let value = record::value_mut(self.arena.at_mut(at), word);
+            value[offset as usize..][..store.value.len()].copy_from_slice(store.value);
+            self.counts.items_total += 1;
+            return;
+        }
         self.with_scratch(|table, scratch| {
             let old = record::value(table.arena.at(found.offset), found.word);
-            let joined = &mut scratch[..old.len() + store.value.len()];
-            let (first, second) =
-                if store.mode == StoreMode::Append { (old, store.value) } else { (store.value, old) };
-            joined[..first.len()].copy_from_slice(first);
-            joined[first.len()..].copy_from_slice(second);
+            let joined = &mut scratch[..value_bytes];
+            let (old_at, new_at) = match store.mode {
+                StoreMode::Prepend => (store.value.len(), 0),
+                StoreMode::Range { offset } => (0, offset as usize),
+                _ => (0, old_bytes),
+            };
+            joined[old_at..][..old_bytes].copy_from_slice(old);
+            if new_at > old_bytes {
+                joined[old_bytes..new_at].fill(0);
+            }
+            joined[new_at..][..store.value.len()].copy_from_slice(store.value);
             table.overwrite(now, found, meta, key, joined)
         });
     }
@@ -92,7 +170,14 @@ impl MemoryTable {
             return Reply::Exists;
         }
         if !delete.mark_stale && !delete.drop_value {
+            if let Some(value_bytes) = no_room(&found, delete.old_bytes_max) {
+                return Reply::NoRoom { value_bytes };
+            }
             self.remove(found);
+            if delete.old_bytes_max.is_some() {
+                // Of a dead record only the first bytes are written over, which `found` still has.
+                return Reply::Value(self.item(now, found.offset, found.word, found.word, Recache::None));
+            }
             return Reply::Deleted;
         }
         let cas = self.next_cas(delete.new_cas);

@@ -26,6 +26,7 @@ pub(super) fn get(
         new_cas: meta.new_cas,
         claim: true,
         peek: meta.has(b'u'),
+        value_bytes_max: None,
     });
     match context.table.submit(now, &Request::new(key, op)) {
         Submission::Done(Reply::Value(item)) => {
@@ -73,28 +74,28 @@ pub(super) fn store(
 ) -> Executed {
     let now = context.now;
     context.metrics.requested(OpKind::Store, 1);
-    let joins = matches!(mode, StoreMode::Append | StoreMode::Prepend);
+    let joins = mode.joins();
     let compare_cas = match mode {
         StoreMode::Add => None,
         // Here, and not for a set, memcached takes 0 for "no CAS".
-        StoreMode::Append | StoreMode::Prepend => meta.compare_cas.filter(|&cas| cas != 0),
         StoreMode::Set | StoreMode::Replace => meta.compare_cas,
+        _ => meta.compare_cas.filter(|&cas| cas != 0),
     };
     let op = Op::Store(request::Store {
         mode,
-        value,
         flags: meta.flags,
         expiry: meta.touch.map_or(Expiry::NEVER, |exptime| exptime.expiry(now)),
         compare_cas,
         new_cas: meta.new_cas,
         invalidate: meta.has(b'I') && !joins && compare_cas.is_some(),
         vivify: meta.vivify.filter(|_| joins).map(|exptime| exptime.expiry(now)),
+        ..request::Store::set(value)
     });
-    let (status, cas) = match context.table.submit(now, &Request::new(key, op)) {
-        Submission::Done(Reply::Stored { cas }) => (b"HD", cas),
-        Submission::Done(Reply::NotStored) => (b"NS", 0),
-        Submission::Done(Reply::Exists) => (b"EX", 0),
-        Submission::Done(Reply::NotFound) => (b"NF", 0),
+    let (status, cas, value_bytes) = match context.table.submit(now, &Request::new(key, op)) {
+        Submission::Done(Reply::Stored { cas, value_bytes }) => (b"HD", cas, value_bytes),
+        Submission::Done(Reply::NotStored) => (b"NS", 0, value.len()),
+        Submission::Done(Reply::Exists) => (b"EX", 0, value.len()),
+        Submission::Done(Reply::NotFound) => (b"NF", 0, value.len()),
         Submission::Done(Reply::TooLarge) => return store_failed(context, key, joins, TOO_LARGE, reply),
         Submission::Done(Reply::OutOfMemory) => {
             return store_failed(context, key, joins, lines::OUT_OF_MEMORY_STORING, reply);
@@ -105,12 +106,10 @@ pub(super) fn store(
     if meta.has(b'q') && status == b"HD" {
         return Executed::Done;
     }
-    let size =
-        if joins && meta.has(b's') && status == b"HD" { joined_size(context, key) } else { value.len() };
     reply.push(status);
     push_flags(reply, meta, |reply, flag| match flag {
         b'c' => push_flag_number(reply, b'c', cas),
-        b's' => push_flag_number(reply, b's', size as u64),
+        b's' => push_flag_number(reply, b's', value_bytes as u64),
         _ => {}
     });
     reply.push(b"\r\n");
@@ -133,15 +132,6 @@ fn store_failed(
     finish(false, line, reply)
 }
 
-/// The size of an item that was just appended to: it is there, and nobody else is at the table.
-fn joined_size(context: &mut Context<'_>, key: &[u8]) -> usize {
-    let peek = Op::Get(request::Get { peek: true, ..request::Get::default() });
-    match context.table.submit(context.now, &Request::new(key, peek)) {
-        Submission::Done(Reply::Value(item)) => item.value.len(),
-        _ => 0,
-    }
-}
-
 /// `md`
 pub(super) fn delete(
     context: &mut Context<'_>,
@@ -158,6 +148,7 @@ pub(super) fn delete(
         drop_value: meta.has(b'x'),
         touch: meta.touch.filter(|_| mark_stale).map(|exptime| exptime.expiry(now)),
         new_cas: meta.new_cas,
+        old_bytes_max: None,
     });
     match context.table.submit(now, &Request::new(key, op)) {
         Submission::Done(Reply::Deleted) if meta.has(b'q') => {}
