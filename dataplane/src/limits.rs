@@ -1,4 +1,5 @@
-//! Every bound of the request path, in one place, with what must hold between them.
+//! The bounds of the request path, in one place, with what must hold between them. What an operator may choose has
+//! its bounds in `config` (and an AF_XDP socket's rings in [`port::xsk`](crate::port::xsk)), checked against these.
 
 /// Longest key, in bytes (memcached's `KEY_MAX_LENGTH`).
 pub const KEY_BYTES_MAX: usize = 250;
@@ -31,6 +32,28 @@ pub const MEMCACHED_DATAGRAM_KEYS_MAX: usize = 1024;
 /// buffers for.
 pub const REPLY_BYTES_MAX: usize = 64 << 10;
 
+/// Frames a request finds at hand for its reply, if there are any: those of the longest reply a listener may give.
+pub const REPLY_FRAMES_AT_HAND: usize = REPLY_BYTES_MAX.div_ceil(MEMCACHED_DATAGRAM_BYTES_MAX);
+
+/// Most free frames kept ready for one port: what a few batches of short replies take.
+pub const SUPPLY_FRAMES_MAX: usize = 4 * BATCH_FRAMES;
+
+/// Companion datagrams a worker handles in one poll: they are the exception, and must not keep the ports waiting.
+pub const COMPANION_BATCH: usize = 16;
+
+/// Requests from the companion that may wait for one worker.
+pub const COMPANION_DATAGRAMS: usize = 64;
+
+/// Buffers a worker keeps for replies by way of the companion: one for each request that may wait, and enough for one
+/// longest reply.
+pub const COMPANION_REPLY_BUFFERS: usize = COMPANION_DATAGRAMS;
+
+/// Sources a rate limiter remembers.
+pub const RATE_LIMITED_SOURCES: usize = 1 << 14;
+
+/// Places of a rate limiter's table that one source may have.
+pub const RATE_LIMITER_WAYS: usize = 4;
+
 /// Ethernet, two VLAN tags, IPv6 and UDP: the longest headers written in front of a reply.
 pub const REPLY_HEADERS_BYTES_MAX: usize = 14 + 2 * 4 + 40 + 8;
 
@@ -54,6 +77,10 @@ const _: () = {
     assert!(REPLY_BYTES_MAX.div_ceil(MEMCACHED_DATAGRAM_BYTES_MAX) <= BATCH_FRAMES);
     assert!(REPLY_HEADERS_BYTES_MAX + MEMCACHED_DATAGRAM_BYTES_MAX <= PACKET_BYTES_MAX);
     assert!(FRAME_BYTES.is_power_of_two());
+    assert!(REPLY_FRAMES_AT_HAND <= SUPPLY_FRAMES_MAX);
+    assert!(COMPANION_REPLY_BUFFERS >= REPLY_FRAMES_AT_HAND);
+    assert!(COMPANION_BATCH <= COMPANION_DATAGRAMS);
+    assert!((RATE_LIMITED_SOURCES / RATE_LIMITER_WAYS).is_power_of_two());
     assert!(SLEEP_NS_MAX * 4 <= STALE_NS);
     assert!(KEY_BYTES_MAX <= u8::MAX as usize);
     assert!(WORKERS_MAX <= QUEUES_MAX);

@@ -85,6 +85,16 @@ labelled! {
         ReplyTooLarge => "reply_too_large",
         /// The companion's queue was full.
         CompanionFull => "companion_full",
+        /// The kernel found the socket's RX ring full: the worker is too slow.
+        SocketRingFull => "socket_ring_full",
+        /// The kernel found no free frame for a packet, or it was too long for one.
+        SocketNoFrame => "socket_no_frame",
+        /// The packet came in several frames.
+        InPieces => "in_pieces",
+        /// The kernel refused a free frame; zero unless there is a bug.
+        FillInvalid => "fill_invalid",
+        /// The kernel refused a packet to send; zero unless there is a bug.
+        TransmitInvalid => "transmit_invalid",
     }
 }
 
@@ -196,9 +206,11 @@ pub struct WorkerMetrics {
     pub sleeps: Counter,
     /// Times a port had to be bound again.
     pub rebinds: Counter,
+    /// Times the kernel found no free frame to receive into.
+    pub fill_ring_empty: Counter,
     /// Frames its UMEMs have; a gauge.
     pub frames_total: Counter,
-    /// Frames nobody has; a gauge that is zero unless there is a bug.
+    /// Frames nobody has, or several have; a gauge that is zero unless there is a bug.
     pub frames_lost: Counter,
     /// Items live; a gauge.
     pub items: Counter,
@@ -220,7 +232,13 @@ impl WorkerMetrics {
     /// Counts a drop.
     #[inline]
     pub fn dropped(&self, reason: DropReason) {
-        self.drops[reason as usize].increment();
+        self.dropped_many(reason, 1);
+    }
+
+    /// Counts drops that happened since the last count.
+    #[inline]
+    pub fn dropped_many(&self, reason: DropReason, count: u64) {
+        self.drops[reason as usize].add(count);
     }
 
     /// Counts requests.

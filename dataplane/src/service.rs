@@ -31,7 +31,7 @@ pub struct Datagram<'a> {
 
 /// Where the replies to one datagram go: back to its source, from the address it was sent to.
 pub trait Replies {
-    /// Largest payload of one reply, in bytes.
+    /// Largest payload of one reply, in bytes: what a frame holds and the link's MTU lets through.
     fn payload_bytes_max(&self) -> usize;
 
     /// Reply datagrams that can be sent right now. A reply of several datagrams checks this first, so that it

@@ -1,5 +1,5 @@
 //! AF_XDP on a real kernel: a veth pair between two namespaces, an XDP program, a packet socket as the peer.
-//! Needs root, `ip` (iproute2) and `ethtool`.
+//! Needs root and `ip` (iproute2).
 
 mod xsk_support;
 
@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dataplane::config::{BusyPollConfig, CopyMode};
 use dataplane::memory::HugePages;
-use dataplane::port::xsk::{Link, XskConfig, XskError, close, open, open_in};
+use dataplane::port::xsk::{Link, XskConfig, XskError, close, link_of, open, open_in};
 use dataplane::port::{FrameBatch, Port, PortError, QueueOwner};
+use dataplane::testbed::{TestbedError, ethtool};
 
 use xsk_support::namespaces::{PEER, Pair, SERVER, isolated, isolated_with};
 use xsk_support::packet::PacketSocket;
@@ -104,7 +105,8 @@ fn a_burst_larger_than_one_doorbell_sends_leaves_at_one_flush() {
 fn a_doorbell_that_sends_only_some_is_rung_again_until_all_have_left() {
     isolated(|pair| {
         let (mut server, peer) = ends(pair, &server_config());
-        // What a kernel without `XDP_MAX_TX_SKB_BUDGET` (9) does: 32 a doorbell, and then EAGAIN.
+        // 32 a doorbell, and then EAGAIN, of which this kernel shows what it took. (One without
+        // `XDP_MAX_TX_SKB_BUDGET` (9) shows that only at the end: `port/xsk/doorbell.rs` plays one.)
         let budget = 32u32;
         // SAFETY: pointer and length are those of `budget`.
         let result = unsafe {
@@ -298,19 +300,27 @@ fn the_kernel_does_not_take_a_queue_away_that_a_socket_has() {
     isolated_with(Pair::with_queues(2), |pair| {
         pair.enter_server();
         let second = open(&XskConfig { queue: 1, ..server_config() }).expect("it has two");
-        let one_queue = ["-L", SERVER, "rx", "1", "tx", "1"];
-        let (done, _) = pair.run_in_server("ethtool", &one_queue);
-        assert!(!done, "the queue has a socket");
-        assert_eq!(second.port.check().expect("still bound"), Link::Up);
+        let refusal = ethtool::set_queues_here(SERVER, 1, 1).expect_err("the queue has a socket");
+        let TestbedError::Io { source, .. } = &refusal else { panic!("{refusal:?}") };
+        assert_eq!(source.raw_os_error(), Some(libc::EINVAL), "{refusal}");
         drop(second);
-        let mut error = String::new();
-        wait_until("the queue to be given up", || {
-            let (done, stderr) = pair.run_in_server("ethtool", &one_queue);
-            error = stderr;
-            done
-        });
+        wait_until("the queue to be given up", || ethtool::set_queues_here(SERVER, 1, 1).is_ok());
         let error = open(&XskConfig { queue: 1, ..server_config() }).expect_err("one queue is left");
         assert!(error.to_string().contains("has no queue 1: it has 1"), "{error}");
+    });
+}
+
+#[test]
+fn a_queue_that_only_receives_is_refused_and_those_that_go_both_ways_serve() {
+    isolated_with(Pair::with_queues_each_way(2, 1), |pair| {
+        pair.enter_server();
+        let error =
+            open(&XskConfig { queue: 1, ..server_config() }).expect_err("its replies would go nowhere");
+        let XskError::OneWayQueue { counts, .. } = error else { panic!("{error:?}") };
+        assert_eq!((counts.receive, counts.transmit, counts.usable()), (2, 1, 1));
+        assert!(error.to_string().contains("`ethtool -L xsk-server rx 1 tx 1`"), "{error}");
+        let (mut server, peer) = ends(pair, &server_config());
+        assert_reflects(&mut server, &peer, 0, 100);
     });
 }
 
@@ -363,18 +373,21 @@ fn a_queue_opened_again_keeps_its_memory_even_where_the_attempt_failed() {
 }
 
 #[test]
-fn a_deleted_interface_is_noticed_at_a_check_and_at_a_doorbell() {
+fn a_deleted_interface_is_noticed_at_a_doorbell() {
     isolated(|pair| {
         let (mut server, _peer) = ends(pair, &server_config());
-        assert_eq!(server.opened.port.check().expect("bound"), Link::Up);
+        pair.enter_server();
+        assert_eq!(link_of(SERVER).expect("it is there"), Link::Up);
+        assert!(server.opened.port.survey().mtu_bytes.is_some());
         pair.delete_link();
-        wait_until("the kernel to unbind the socket", || server.opened.port.check().is_err());
-        let error = server.opened.port.check().expect_err("gone");
-        assert!(matches!(error, PortError::Down { .. }), "{error:?}");
+        wait_until("the kernel to delete the interface", || link_of(SERVER).is_err());
+        assert_eq!(server.opened.port.survey().mtu_bytes, None);
         server.opened.port.flush().expect("nothing to send, so no doorbell");
         let frame = server.compose(&test_packet(1, 60)).expect("a frame");
         server.opened.port.transmit(frame).expect("the ring is still there");
+        wait_until("the kernel to unbind the socket", || server.opened.port.flush().is_err());
         let error = server.opened.port.flush().expect_err("gone");
+        assert!(matches!(&error, PortError::Down { .. }) && !error.recovers_by_itself(), "{error:?}");
         assert!(error.to_string().contains(SERVER), "{error}");
         server.opened.queue.poll().expect("its rings are still there");
         server.assert_accounts(0);
@@ -386,20 +399,17 @@ fn traffic_goes_on_once_the_link_is_up_again() {
     isolated(|pair| {
         let (mut server, peer) = ends(pair, &server_config());
         assert_reflects(&mut server, &peer, 0, 100);
+        pair.enter_server();
         pair.server_link(&["down"]);
-        assert_eq!(server.opened.port.check().expect("bound, though down"), Link::Down);
+        assert_eq!(link_of(SERVER).expect("it is there"), Link::Down);
         let frame = server.compose(&test_packet(1, 60)).expect("a frame");
         server.opened.port.transmit(frame).expect("the ring is still there");
         let error = server.opened.port.flush().expect_err("down");
-        assert!(
-            matches!(&error, PortError::Down { reason, .. }
-            if reason.raw_os_error() == Some(libc::ENETDOWN)),
-            "{error:?}"
-        );
+        assert!(error.recovers_by_itself(), "{error:?}");
         server.assert_accounts(0);
 
         pair.server_link(&["up"]);
-        wait_until("the link", || matches!(server.opened.port.check(), Ok(Link::Up)));
+        wait_until("the link", || matches!(link_of(SERVER), Ok(Link::Up)));
         let late = peer.receive(1, || server.opened.port.flush().expect("up again"));
         assert_eq!(late, [test_packet(1, 60)], "queued while it was down");
         assert_reflects(&mut server, &peer, 100, 100);

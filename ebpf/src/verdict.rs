@@ -43,7 +43,7 @@ macro_rules! verdicts {
 }
 
 verdicts! {
-    /// Handed to the worker.
+    /// Given to the worker's socket, which still may have no room for it.
     Redirected => Redirect, "redirected";
     /// The packet ends inside one of its headers, or before what they announce.
     Truncated => Pass, "pass_truncated";

@@ -38,6 +38,7 @@ const COUNTERS: &[(&str, &str, Read)] = &[
     ("polls_busy", "Polls that found work", |m| &m.polls_busy),
     ("polls_idle", "Polls that found none", |m| &m.polls_idle),
     ("sleeps", "Times the worker went to sleep", |m| &m.sleeps),
+    ("fill_ring_empty", "Times the kernel found no free frame to receive into", |m| &m.fill_ring_empty),
     ("rebinds", "Times a queue had to be bound again", |m| &m.rebinds),
     ("evictions", "Items evicted to make room", |m| &m.evictions),
 ];

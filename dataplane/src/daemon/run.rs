@@ -17,13 +17,11 @@ use crate::control::heartbeat::HeartbeatMap;
 use crate::control::sentinel::{SentinelProgram, SentinelSetup};
 use crate::control::state::{DaemonState, Verdicts};
 use crate::control::{ControlPlane, ControlSetup};
+use crate::limits::COMPANION_DATAGRAMS;
 use crate::metrics::WorkerMetrics;
 use crate::net::allow::AllowList;
 use crate::steer::{ServiceRule, SteerError};
 use crate::topology;
-
-/// Requests from the companion that may wait for one worker.
-const COMPANION_DATAGRAMS: usize = 64;
 
 /// The NICs: the supervisor attaches them anew, the admin API reads their counters.
 pub(super) type Interfaces = Arc<Mutex<Vec<Interface>>>;

@@ -9,13 +9,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
-/// Sources a limiter remembers.
-const SOURCES: usize = 1 << 14;
-/// Places a source may have.
-const WAYS: usize = 4;
-const SETS: usize = SOURCES / WAYS;
+use crate::limits::{RATE_LIMITED_SOURCES as SOURCES, RATE_LIMITER_WAYS as WAYS};
 
-const _: () = assert!(SETS.is_power_of_two());
+const SETS: usize = SOURCES / WAYS;
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {

@@ -49,10 +49,13 @@ impl ReplyHeaders {
         self.link_bytes + network + UDP_BYTES
     }
 
-    /// Largest payload that fits a frame behind these headers.
+    /// Largest payload that fits a frame behind these headers, and a link of this MTU, which counts all but the
+    /// link header.
     #[must_use]
-    pub const fn payload_bytes_max(&self) -> usize {
-        FRAME_BYTES - self.bytes()
+    pub const fn payload_bytes_max(&self, mtu_bytes: usize) -> usize {
+        let frame = FRAME_BYTES - self.bytes();
+        let link = mtu_bytes.saturating_sub(self.bytes() - self.link_bytes);
+        if frame < link { frame } else { link }
     }
 
     /// Writes a whole packet whose payload is `parts` in order; returns its length, `None` when `out` is too

@@ -54,6 +54,20 @@ impl PortError {
     pub fn recovers_by_itself(&self) -> bool {
         matches!(self, Self::Down { reason, .. } if reason.raw_os_error() == Some(libc::ENETDOWN))
     }
+
+    /// Of two outcomes of one poll, the one that says more: a ring that cannot be trusted before an interface
+    /// that is gone, that before a link that is down, and of two alike the first.
+    pub(crate) fn graver(first: Result<(), Self>, second: Result<(), Self>) -> Result<(), Self> {
+        fn gravity(outcome: &Result<(), PortError>) -> u8 {
+            match outcome {
+                Ok(()) => 0,
+                Err(error) if error.recovers_by_itself() => 1,
+                Err(PortError::Down { .. }) => 2,
+                Err(PortError::Corrupt { .. }) => 3,
+            }
+        }
+        if gravity(&second) > gravity(&first) { second } else { first }
+    }
 }
 
 /// Where every frame of a UMEM is. At rest `owned()` equals `total`, else frames were lost.
@@ -80,10 +94,11 @@ impl FrameAccounts {
         self.filling + self.received + self.sending + self.free + self.held
     }
 
-    /// Frames nobody has; zero unless there is a bug.
+    /// Frames nobody has, or several have; zero unless there is a bug. Where a queue's owner and its port are on
+    /// two threads, a frame that passes between them may be counted at neither or both for a moment.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.total.saturating_sub(self.owned())
+        self.total.abs_diff(self.owned())
     }
 }
 
@@ -102,7 +117,36 @@ impl std::ops::Add for FrameAccounts {
     }
 }
 
-/// Batches of frames in and out. Every call is non-blocking, and none but [`Port::flush`] makes a system call.
+/// Packets that never reached the worker or the wire, ever, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortDrops {
+    /// Received with no room in the RX ring: the worker is too slow.
+    pub ring_full: u64,
+    /// Received with no free frame for them, or too long for one.
+    pub no_frame: u64,
+    /// Times the kernel, or its driver, found no free frame. Where the kernel copies, each is also a packet in
+    /// `no_frame`; with zero-copy the NIC may have dropped packets of which nobody here knows the number.
+    pub fill_ring_empty: u64,
+    /// Free frames that the kernel refused; zero unless there is a bug.
+    pub fill_invalid: u64,
+    /// Packets to send that the kernel refused; zero unless there is a bug.
+    pub transmit_invalid: u64,
+    /// Received in several pieces; zero unless the kernel has a bug.
+    pub in_pieces: u64,
+}
+
+/// What a port finds when it looks around.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortSurvey {
+    /// Bytes of the longest packet, without its link header, that the link carries; `None` when it cannot be
+    /// read, as while the interface is gone.
+    pub mtu_bytes: Option<usize>,
+    /// What was dropped since the port was opened.
+    pub drops: PortDrops,
+}
+
+/// Batches of frames in and out. Every call is non-blocking, and none but [`Port::flush`] and
+/// [`Port::survey`] makes a system call.
 pub trait Port {
     /// The memory its frames lie in.
     fn umem(&self) -> &Arc<Umem>;
@@ -141,6 +185,11 @@ pub trait Port {
     /// Frames queued that the last [`Port::flush`] could not hand over; another one is due soon.
     fn backlog(&self) -> usize {
         0
+    }
+
+    /// Looks at what changes slowly. Makes system calls: for the start and for now and then, not for every poll.
+    fn survey(&mut self) -> PortSurvey {
+        PortSurvey::default()
     }
 
     /// What to wait on for received frames; `None` where waiting makes no sense (a simulated wire).

@@ -10,16 +10,13 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::config::ChecksumPolicy;
-use crate::limits::{BATCH_FRAMES, MEMCACHED_DATAGRAM_BYTES_MAX, REPLY_BYTES_MAX};
+use crate::limits::{BATCH_FRAMES, FRAME_BYTES, REPLY_FRAMES_AT_HAND};
 use crate::metrics::{DropReason, WorkerMetrics};
 use crate::net::reply::ReplyHeaders;
 use crate::net::udp::{self, UdpDatagram};
-use crate::port::{FrameAccounts, FrameBatch, Port, PortError, QueueOwner, Umem};
+use crate::port::{FrameAccounts, FrameBatch, Port, PortDrops, PortError, PortSurvey, QueueOwner, Umem};
 use crate::service::{Datagram, Replies, Via};
 use crate::table::Hint;
-
-/// Frames a request finds at hand for its reply, if there are any: those of the longest reply a listener may give.
-const REPLY_FRAMES_AT_HAND: usize = REPLY_BYTES_MAX.div_ceil(MEMCACHED_DATAGRAM_BYTES_MAX);
 
 /// What serves datagrams: first told what comes, in two steps, then handed each.
 pub trait Server {
@@ -41,14 +38,28 @@ pub struct Bypass<P, Q> {
     umem: Arc<Umem>,
     checksum: ChecksumPolicy,
     batch: FrameBatch,
+    /// MTU of the link, as last read.
+    mtu_bytes: usize,
+    /// What the port had dropped when it was last counted.
+    counted: PortDrops,
 }
 
 impl<P: Port, Q: QueueOwner> Bypass<P, Q> {
     /// Over this port and queue.
     #[must_use]
-    pub fn new(port: P, queue: Q, checksum: ChecksumPolicy) -> Self {
+    pub fn new(mut port: P, queue: Q, checksum: ChecksumPolicy) -> Self {
         let umem = Arc::clone(port.umem());
-        Self { port, queue, umem, checksum, batch: FrameBatch::new() }
+        // A link whose MTU cannot be read bounds nothing: then the frame does.
+        let mtu_bytes = port.survey().mtu_bytes.unwrap_or(FRAME_BYTES);
+        Self {
+            port,
+            queue,
+            umem,
+            checksum,
+            batch: FrameBatch::new(),
+            mtu_bytes,
+            counted: PortDrops::default(),
+        }
     }
 
     /// Takes one batch, has each datagram served, and sends the replies. Returns the number of frames taken.
@@ -57,16 +68,18 @@ impl<P: Port, Q: QueueOwner> Bypass<P, Q> {
     /// the items themselves; then served. So the waits for memory of up to 64 requests overlap.
     ///
     /// # Errors
-    /// [`PortError`] when the port cannot go on; what had been received by then was served.
+    /// [`PortError`] when the port cannot go on, the gravest of them; what had been received was served for all
+    /// that, and what could not be sent is queued or counted as dropped.
     pub fn poll(&mut self, metrics: &WorkerMetrics, server: &mut impl Server) -> Result<usize, PortError> {
-        self.queue.poll()?;
-        let Self { port, queue, umem, checksum, batch } = self;
-        let received = port.receive(batch);
+        let Self { port, queue, umem, checksum, batch, mtu_bytes, .. } = self;
+        let stocked = queue.poll();
+        let mut outcome = PortError::graver(stocked, port.receive(batch));
         let frames = batch.len();
-        let mut served = Ok(());
         if frames > 0 {
             let mut sent = 0;
-            served = serve_batch(port, queue, umem, *checksum, batch, metrics, server, &mut sent);
+            let link = Link { checksum: *checksum, mtu_bytes: *mtu_bytes };
+            let served = serve_batch(port, queue, umem, link, batch, metrics, server, &mut sent);
+            outcome = PortError::graver(outcome, served);
             for frame in batch.drain(..) {
                 port.release(frame);
             }
@@ -74,8 +87,28 @@ impl<P: Port, Q: QueueOwner> Bypass<P, Q> {
             metrics.frames_sent.add(sent);
         }
         // Also without work: what an earlier flush could not send yet goes out now.
-        port.flush()?;
-        served.and(received).map(|()| frames)
+        outcome = PortError::graver(outcome, port.flush());
+        outcome.map(|()| frames)
+    }
+
+    /// Looks at what changes slowly: takes the link's MTU as it is now, and counts what the port has dropped since
+    /// the last look. Makes system calls; wanted some times a second, and before the lane is given up.
+    pub fn survey(&mut self, metrics: &WorkerMetrics) {
+        let PortSurvey { mtu_bytes, drops } = self.port.survey();
+        self.mtu_bytes = mtu_bytes.unwrap_or(self.mtu_bytes);
+        let PortDrops { ring_full, no_frame, fill_ring_empty, fill_invalid, transmit_invalid, in_pieces } =
+            drops;
+        let counted = std::mem::replace(&mut self.counted, drops);
+        for (reason, now, before) in [
+            (DropReason::SocketRingFull, ring_full, counted.ring_full),
+            (DropReason::SocketNoFrame, no_frame, counted.no_frame),
+            (DropReason::FillInvalid, fill_invalid, counted.fill_invalid),
+            (DropReason::TransmitInvalid, transmit_invalid, counted.transmit_invalid),
+            (DropReason::InPieces, in_pieces, counted.in_pieces),
+        ] {
+            metrics.dropped_many(reason, now.saturating_sub(before));
+        }
+        metrics.fill_ring_empty.add(fill_ring_empty.saturating_sub(counted.fill_ring_empty));
     }
 
     /// Where every frame is, between polls.
@@ -104,6 +137,13 @@ impl<P: Port, Q: QueueOwner> Bypass<P, Q> {
     }
 }
 
+/// What a lane's packets have to keep to.
+#[derive(Clone, Copy)]
+struct Link {
+    checksum: ChecksumPolicy,
+    mtu_bytes: usize,
+}
+
 /// Serves the datagrams of a batch, and counts in `sent` the replies handed to the port.
 #[inline]
 #[allow(clippy::too_many_arguments, reason = "the fields of one lane, borrowed apart")]
@@ -111,7 +151,7 @@ fn serve_batch<P: Port, Q: QueueOwner>(
     port: &mut P,
     queue: &mut Q,
     umem: &Umem,
-    checksum: ChecksumPolicy,
+    link: Link,
     batch: &FrameBatch,
     metrics: &WorkerMetrics,
     server: &mut impl Server,
@@ -119,7 +159,7 @@ fn serve_batch<P: Port, Q: QueueOwner>(
 ) -> Result<(), PortError> {
     let mut requests: ArrayVec<(UdpDatagram<'_>, Option<Hint>), BATCH_FRAMES> = ArrayVec::new();
     for frame in batch {
-        match udp::receive(umem.packet(frame), checksum) {
+        match udp::receive(umem.packet(frame), link.checksum) {
             Ok(request) => {
                 let hint = server.prepare(&datagram_of(&request));
                 requests.push((request, hint));
@@ -132,18 +172,20 @@ fn serve_batch<P: Port, Q: QueueOwner>(
             server.anticipate(hint);
         }
     }
+    let mut outcome = Ok(());
     for (request, _) in &requests {
-        // Long replies use up ring and frames at hand within a batch; the owner has more, and what was sent comes back.
-        if port.available().min(port.transmit_room()) < REPLY_FRAMES_AT_HAND {
-            port.flush()?;
-            queue.poll()?;
+        // Long replies use up ring and frames at hand within a batch; the owner has more, and what was sent comes
+        // back. Not once that has failed: the rest is served with what there is.
+        if outcome.is_ok() && port.available().min(port.transmit_room()) < REPLY_FRAMES_AT_HAND {
+            outcome = PortError::graver(port.flush(), queue.poll());
         }
         let headers = request.reply_headers();
-        let mut replies = FrameReplies { port, umem, headers, metrics, sent: 0 };
+        let payload_bytes_max = headers.payload_bytes_max(link.mtu_bytes);
+        let mut replies = FrameReplies { port, umem, headers, payload_bytes_max, metrics, sent: 0 };
         server.serve(&datagram_of(request), &mut replies);
         *sent += replies.sent;
     }
-    Ok(())
+    outcome
 }
 
 #[inline]
@@ -157,13 +199,14 @@ struct FrameReplies<'a, P> {
     port: &'a mut P,
     umem: &'a Umem,
     headers: ReplyHeaders,
+    payload_bytes_max: usize,
     metrics: &'a WorkerMetrics,
     sent: u64,
 }
 
 impl<P: Port> Replies for FrameReplies<'_, P> {
     fn payload_bytes_max(&self) -> usize {
-        self.headers.payload_bytes_max()
+        self.payload_bytes_max
     }
 
     fn room(&self) -> usize {
@@ -171,6 +214,10 @@ impl<P: Port> Replies for FrameReplies<'_, P> {
     }
 
     fn send(&mut self, parts: &[&[u8]]) -> bool {
+        if parts.iter().map(|part| part.len()).sum::<usize>() > self.payload_bytes_max {
+            self.metrics.dropped(DropReason::ReplyTooLarge);
+            return false;
+        }
         let Some(mut frame) = self.port.allocate() else {
             self.metrics.dropped(DropReason::NoFrame);
             return false;

@@ -9,14 +9,9 @@ use std::net::SocketAddr;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::limits::{COMPANION_DATAGRAM_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX, REPLY_BYTES_MAX};
+use crate::limits::{COMPANION_DATAGRAM_BYTES_MAX, COMPANION_REPLY_BUFFERS as REPLY_BUFFERS};
 use crate::metrics::{DropReason, WorkerMetrics};
 use crate::service::{Datagram, Replies, Via};
-
-/// Buffers the worker keeps for replies: enough for one reply of 64 KiB in datagrams of 1 400 bytes.
-const REPLY_BUFFERS: usize = 48;
-
-const _: () = assert!(REPLY_BUFFERS * MEMCACHED_DATAGRAM_BYTES_MAX >= REPLY_BYTES_MAX);
 
 /// One datagram on its way between the companion socket and the worker.
 #[derive(Debug)]

@@ -13,14 +13,12 @@ pub use shard::Shard;
 use std::sync::Arc;
 
 use self::shard::Serving;
+use crate::limits::COMPANION_BATCH;
 use crate::metrics::WorkerMetrics;
 use crate::port::{FrameAccounts, Port, PortError, QueueOwner};
 use crate::time::Now;
 use crate::transport::bypass::Bypass;
 use crate::transport::companion::CompanionWorkerEnd;
-
-/// Companion datagrams handled in one poll: they are the exception, and must not keep the ports waiting.
-const COMPANION_BATCH: usize = 16;
 
 /// One worker: its queues, its companion and its shard.
 pub struct Worker<P, Q> {
@@ -63,6 +61,7 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
                 Ok(frames) => progress.taken += frames,
                 Err(error) if error.recovers_by_itself() => {}
                 Err(error) => {
+                    lane.survey(metrics);
                     *place = None;
                     progress.failed = Some((number, error));
                 }
@@ -83,13 +82,14 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
         if number >= self.lanes.len() {
             self.lanes.resize_with(number + 1, || None);
         }
+        self.drop_lane(number);
         self.lanes[number] = Some(lane);
     }
 
     /// Gives a lane up; what it held is gone.
     pub fn drop_lane(&mut self, number: usize) {
-        if let Some(lane) = self.lanes.get_mut(number) {
-            *lane = None;
+        if let Some(mut lane) = self.lanes.get_mut(number).and_then(Option::take) {
+            lane.survey(&self.metrics);
         }
     }
 
@@ -110,8 +110,12 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
         &self.shard
     }
 
-    /// Brings the gauges up to date; too slow for every poll, wanted some times a second.
-    pub fn publish(&self) {
+    /// Brings the gauges up to date, and counts what the lanes' ports have dropped; too slow for every poll, wanted
+    /// some times a second.
+    pub fn publish(&mut self) {
+        for lane in self.lanes.iter_mut().flatten() {
+            lane.survey(&self.metrics);
+        }
         let accounts = self.accounts();
         self.metrics.frames_total.set(accounts.total);
         self.metrics.frames_lost.set(accounts.lost());

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use dataplane::testbed::ethtool::{self, Offload};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The server's end of the veth pair.
@@ -27,6 +28,10 @@ impl Pair {
     }
 
     pub(crate) fn with_queues(queues: u32) -> Self {
+        Self::with_queues_each_way(queues, queues)
+    }
+
+    pub(crate) fn with_queues_each_way(receive: u32, transmit: u32) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = |side| format!("xsk-{}-{number}-{side}", std::process::id());
         let pair = Self { server: name("s"), peer: name("p") };
@@ -42,23 +47,26 @@ impl Pair {
                 }
             });
         }
-        let queues = queues.to_string();
-        let counts = ["numrxqueues", &queues, "numtxqueues", &queues];
+        let (receive, transmit) = (receive.to_string(), transmit.to_string());
+        let counts = ["numrxqueues", &receive, "numtxqueues", &transmit];
         let mut create = vec!["link", "add", SERVER, "netns", &pair.server];
         create.extend(counts);
         create.extend(["type", "veth", "peer", "name", PEER, "netns", &pair.peer]);
         create.extend(counts);
         ip(&create);
         pair.server_link(&["up"]);
-        ip(&["-n", &pair.peer, "link", "set", PEER, "up"]);
+        pair.peer_link(&["up"]);
         pair
     }
 
     /// `ip link set` on the server's end.
     pub(crate) fn server_link(&self, arguments: &[&str]) {
-        let mut all = vec!["-n", &self.server, "link", "set", SERVER];
-        all.extend(arguments);
-        ip(&all);
+        set_link(&self.server, SERVER, arguments);
+    }
+
+    /// `ip link set` on the peer's end.
+    pub(crate) fn peer_link(&self, arguments: &[&str]) {
+        set_link(&self.peer, PEER, arguments);
     }
 
     /// Leaves the packets of both ends to a timer instead of the sender's softirq.
@@ -71,7 +79,9 @@ impl Pair {
     pub(crate) fn thread_napi(&self) {
         for (namespace, link, core) in [(&self.server, SERVER, "0"), (&self.peer, PEER, "1")] {
             // A veth has NAPI contexts only while it has an XDP program or does GRO.
-            ip(&["netns", "exec", namespace, "ethtool", "-K", link, "gro", "on"]);
+            self.within(namespace, || {
+                ethtool::set_here(link, Offload::GenericReceive, true).expect("a veth can");
+            });
             ip(&[
                 "netns",
                 "exec",
@@ -101,16 +111,6 @@ impl Pair {
     /// Deletes the pair under whoever uses it.
     pub(crate) fn delete_link(&self) {
         ip(&["-n", &self.server, "link", "delete", SERVER]);
-    }
-
-    /// Runs a program in the server's namespace; says whether it succeeded, and what it wrote to stderr.
-    pub(crate) fn run_in_server(&self, program: &str, arguments: &[&str]) -> (bool, String) {
-        let output = Command::new("ip")
-            .args(["netns", "exec", &self.server, program])
-            .args(arguments)
-            .output()
-            .expect("needs iproute2");
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// Moves the calling thread into the server's namespace. What it opens stays there.
@@ -153,6 +153,12 @@ pub(crate) fn isolated_with(pair: Pair, test: impl FnOnce(&Pair) + Send) {
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
+}
+
+fn set_link(namespace: &str, link: &str, arguments: &[&str]) {
+    let mut all = vec!["-n", namespace, "link", "set", link];
+    all.extend(arguments);
+    ip(&all);
 }
 
 fn enter(namespace: &str) {

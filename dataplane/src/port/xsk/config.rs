@@ -1,7 +1,7 @@
 //! What is asked of an AF_XDP socket.
 
 use crate::config::{BusyPollConfig, CopyMode};
-use crate::limits::BATCH_FRAMES;
+use crate::limits::{BATCH_FRAMES, REPLY_FRAMES_AT_HAND, SUPPLY_FRAMES_MAX};
 use crate::memory::{HugePages, Placement};
 
 use super::XskError;
@@ -17,6 +17,9 @@ const _: () = {
     assert!(RING_ENTRIES_MIN.is_power_of_two());
     // The kernel takes a transmit budget (`XDP_MAX_TX_SKB_BUDGET`) of 32 to the ring's size.
     assert!(RING_ENTRIES_MIN >= 32);
+    // The least there is for replies holds what a request must find at hand.
+    assert!(RING_ENTRIES_MIN as usize >= REPLY_FRAMES_AT_HAND);
+    assert!(FRAMES_MIN as usize / 2 >= REPLY_FRAMES_AT_HAND);
 };
 
 /// What is asked of an AF_XDP socket.
@@ -87,11 +90,28 @@ impl XskConfig {
     pub(super) fn reply_frames(&self) -> u32 {
         self.ring_entries.min(self.frames / 2)
     }
+
+    /// Free frames kept ready for a port: half of those for replies, or what one request must find at hand.
+    pub(super) fn supply_frames(&self) -> u32 {
+        (self.reply_frames() / 2).clamp(REPLY_FRAMES_AT_HAND as u32, SUPPLY_FRAMES_MAX as u32)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_always_finds_the_frames_of_one_long_reply() {
+        for (frames, ring_entries) in
+            [(FRAMES_MIN, RING_ENTRIES_MIN), (4096, 64), (4096, 2048), (1 << 20, 1 << 16)]
+        {
+            let config = XskConfig { frames, ring_entries, ..XskConfig::new("eth0", 0) };
+            let supply = config.supply_frames();
+            assert!(supply as usize >= REPLY_FRAMES_AT_HAND, "{supply} of {frames} with {ring_entries}");
+            assert!(supply <= config.reply_frames(), "{supply} of {frames} with {ring_entries}");
+        }
+    }
 
     #[test]
     fn what_the_kernel_would_refuse_is_refused_with_its_bounds() {

@@ -6,6 +6,7 @@ use caps::{CapSet, Capability};
 
 use crate::port::UmemError;
 
+use super::QueueCounts;
 use super::config::{FRAMES_MIN, RING_ENTRIES_MAX, RING_ENTRIES_MIN};
 
 /// Why an AF_XDP socket cannot be had.
@@ -49,6 +50,21 @@ pub enum XskError {
         queue: u32,
         /// Queues it has, where the driver says.
         queues: Option<u32>,
+    },
+    /// The queue receives or transmits, but not both.
+    #[error(
+        "{interface} queue {queue} goes only one way: the interface has {receive} receive and {transmit} transmit \
+         queues, and an AF_XDP socket sends by the transmit queue of its own number; give it as many of each \
+         (`ethtool -L {interface} rx {usable} tx {usable}`), or serve only queues below {usable}",
+        receive = counts.receive, transmit = counts.transmit, usable = counts.usable()
+    )]
+    OneWayQueue {
+        /// Interface name.
+        interface: String,
+        /// Queue asked for.
+        queue: u32,
+        /// Queues it has.
+        counts: QueueCounts,
     },
     /// Another socket has the queue.
     #[error(

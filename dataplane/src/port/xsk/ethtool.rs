@@ -3,14 +3,11 @@
 //! By `ioctl` and not from `/sys/class/net`, which shows the network namespace it was mounted in, not the
 //! caller's.
 
-use std::ffi::c_char;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use super::syscall::check;
+use super::device;
 
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
-const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
 /// `struct ethtool_channels`.
 #[repr(C)]
@@ -27,30 +24,63 @@ struct EthtoolChannels {
     combined_count: u32,
 }
 
-/// Queues the interface has now: the larger of its receive and transmit counts, as `xsk_reg_pool_at_qid` has
-/// it.
-///
-/// # Errors
-/// The kernel's; `EOPNOTSUPP` where the driver does not say.
-pub(super) fn queues(interface: &str) -> io::Result<u32> {
-    // SAFETY: takes no pointers.
-    let fd = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: the kernel just made this descriptor for us, and nobody else knows it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+/// Queues an interface has now, each way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Queues that receive, numbered from 0.
+    pub receive: u32,
+    /// Queues that transmit, numbered from 0.
+    pub transmit: u32,
+}
 
-    let mut channels = EthtoolChannels { command: ETHTOOL_GCHANNELS, ..EthtoolChannels::default() };
-    let mut name = [0 as c_char; libc::IFNAMSIZ];
-    if interface.len() >= name.len() {
-        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+impl QueueCounts {
+    /// Those of an interface of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// The kernel's; `EOPNOTSUPP` where the driver does not say, `ENODEV` when there is no such interface.
+    pub fn read(interface: &str) -> io::Result<Self> {
+        let mut channels = EthtoolChannels { command: ETHTOOL_GCHANNELS, ..EthtoolChannels::default() };
+        // SAFETY: the command in the struct fills in a struct of exactly this layout.
+        unsafe { device::ethtool(interface, &mut channels) }?;
+        let combined = channels.combined_count;
+        Ok(Self {
+            receive: channels.rx_count.saturating_add(combined),
+            transmit: channels.tx_count.saturating_add(combined),
+        })
     }
-    for (to, from) in name.iter_mut().zip(interface.bytes()) {
-        *to = from as c_char;
+
+    /// Queues that an AF_XDP socket can both receive from and send to, numbered from 0: it sends by the
+    /// transmit queue of its own number. The kernel counts the same way when it guards queues with sockets
+    /// (`ethnl_set_channels`).
+    #[must_use]
+    pub fn usable(self) -> u32 {
+        self.receive.min(self.transmit)
     }
-    let mut request = libc::ifreq {
-        ifr_name: name,
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: (&raw mut channels).cast() },
-    };
-    // SAFETY: the request names a struct of the size that the command in it fills in; both outlive the call.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) })?;
-    Ok(channels.rx_count.max(channels.tx_count) + channels.combined_count)
+
+    /// Queues that the kernel lets a socket bind to (`xsk_reg_pool_at_qid`), though some only go one way.
+    pub(super) fn bindable(self) -> u32 {
+        self.receive.max(self.transmit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_goes_only_one_way_is_of_no_use() {
+        for (receive, transmit, usable, bindable) in [(4, 4, 4, 4), (2, 1, 1, 2), (1, 8, 1, 8)] {
+            let counts = QueueCounts { receive, transmit };
+            assert_eq!((counts.usable(), counts.bindable()), (usable, bindable), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_interface_has_no_queues() {
+        for name in ["no-such-nic", "a-name-of-seventeen", ""] {
+            let error = QueueCounts::read(name).expect_err(name);
+            assert_eq!(error.raw_os_error(), Some(libc::ENODEV), "{name}");
+        }
+        assert!(QueueCounts::read("lo").is_err(), "the loopback driver does not say");
+    }
 }

@@ -1,6 +1,8 @@
 //! Port and queue against a kernel played by the test: no NIC, no privilege, every order of events.
 
 use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -10,8 +12,8 @@ use crate::memory::{HugePages, Placement};
 use crate::port::{Frame, FrameBatch, Port, PortError, QueueOwner, Umem};
 
 use super::custody::Custody;
+use super::doorbell::Doorbell;
 use super::link;
-use super::port::Doorbell;
 use super::queue::Common;
 use super::ring::tests::{PlainMemory, ends};
 use super::ring::{Consumer, Descriptor, Producer};
@@ -32,6 +34,11 @@ struct Kernel {
     stash: Vec<u64>,
     /// Packets under way, by address.
     sending: Vec<u64>,
+    /// The other end of what stands in for the socket: each transmit doorbell arrives here as an empty datagram,
+    /// each receive doorbell takes one that was sent from here.
+    doorbells: UnixDatagram,
+    /// The driver sleeps, and wants to be woken before it looks at a ring.
+    asleep: bool,
     memories: [Arc<PlainMemory>; 4],
 }
 
@@ -65,6 +72,14 @@ impl Kernel {
         self.transmit.release(1);
     }
 
+    /// The driver goes to sleep or wakes up.
+    fn sleep(&mut self, asleep: bool) {
+        self.asleep = asleep;
+        let [fill, _, transmit, _] = &self.memories;
+        fill.want_wakeup(asleep);
+        transmit.want_wakeup(asleep);
+    }
+
     /// A packet has left: they do so in any order.
     fn complete(&mut self, which: usize) {
         if self.sending.is_empty() || self.completion.room(1).expect("an honest user") == 0 {
@@ -88,20 +103,24 @@ struct Halves {
 
 impl Halves {
     fn new(start: u32) -> Self {
+        Self::with(start, false)
+    }
+
+    fn with(start: u32, busy_poll: bool) -> Self {
         let placement = Placement { node: None, huge_pages: HugePages::Never };
         let (umem, frames) = Umem::allocate(FRAMES, placement).expect("96 KiB");
         let (fill_memory, fill, kernel_fill) = ends(RING_ENTRIES, start);
         let (receive_memory, kernel_receive, receive) = ends(RING_ENTRIES, start);
         let (transmit_memory, transmit, kernel_transmit) = ends(RING_ENTRIES, start);
         let (completion_memory, kernel_completion, completion) = ends(RING_ENTRIES, start);
-        // Something that takes a doorbell and does nothing.
-        let (doorbell, _) = std::os::unix::net::UnixDatagram::pair().expect("a socket pair");
+        let (doorbell, doorbells) = UnixDatagram::pair().expect("a socket pair");
+        doorbells.set_nonblocking(true).expect("a socket");
         let custody = Custody::of(&umem);
         let socket = Socket::stand_in(doorbell.into());
         let common = Arc::new(Common { socket, umem: Arc::new(umem), custody, placement });
         let (port_end, owner_end) = link::link(2, FRAMES);
         let queue = XskQueue::new(fill, completion, frames, REPLY_FRAMES, owner_end, Arc::clone(&common));
-        let doorbell = Doorbell { zero_copy: true, busy_poll: false };
+        let doorbell = Doorbell { zero_copy: true, busy_poll, budget: RING_ENTRIES };
         let port = XskPort::new(receive, transmit, port_end, doorbell, common);
         let kernel = Kernel {
             fill: kernel_fill,
@@ -110,10 +129,28 @@ impl Halves {
             completion: kernel_completion,
             stash: Vec::new(),
             sending: Vec::new(),
+            doorbells,
+            asleep: false,
             memories: [fill_memory, receive_memory, transmit_memory, completion_memory],
         };
         let (_, padding) = Umem::allocate(BATCH_FRAMES, placement).expect("256 KiB");
         Self { port, queue, kernel, held: Vec::new(), padding }
+    }
+
+    /// Does something, and counts how often it rings the transmit and the receive doorbell.
+    fn doorbells<R>(&mut self, action: impl FnOnce(&mut Self) -> R) -> (R, [usize; 2]) {
+        /// More than anything below rings at once, and fewer than a socket queues.
+        const WAITING: usize = 4;
+        let taken = |socket: &UnixDatagram| std::iter::from_fn(|| socket.recv(&mut [0; 8]).ok()).count();
+        let ours = self.port.as_fd().try_clone_to_owned().expect("a descriptor");
+        let ours = UnixDatagram::from(ours);
+        ours.set_nonblocking(true).expect("a socket");
+        assert_eq!((taken(&ours), taken(&self.kernel.doorbells)), (0, 0), "each was counted");
+        for _ in 0..WAITING {
+            self.kernel.doorbells.send(&[]).expect("room for a few");
+        }
+        let outcome = action(self);
+        (outcome, [taken(&self.kernel.doorbells), WAITING - taken(&ours)])
     }
 
     /// Receives into a batch that has room for `limit` more.
@@ -154,6 +191,7 @@ enum Event {
     KernelStashes,
     KernelTakes,
     KernelCompletes(usize),
+    KernelSleeps(bool),
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -168,6 +206,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => Just(Event::KernelStashes),
         3 => Just(Event::KernelTakes),
         3 => any::<usize>().prop_map(Event::KernelCompletes),
+        1 => any::<bool>().prop_map(Event::KernelSleeps),
     ];
     prop::collection::vec(event, 0..400)
 }
@@ -175,8 +214,19 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 impl Halves {
     fn apply(&mut self, event: &Event) -> Result<(), PortError> {
         match *event {
-            Event::Poll => self.queue.poll()?,
-            Event::Flush => self.port.flush()?,
+            Event::Poll => {
+                let (outcome, rung) = self.doorbells(|halves| halves.queue.poll());
+                outcome?;
+                let wanted = self.kernel.asleep && self.kernel.fill.refresh().expect("an honest user") > 0;
+                assert_eq!(rung, [0, usize::from(wanted)], "one doorbell, when wanted");
+            }
+            Event::Flush => {
+                let (outcome, rung) = self.doorbells(|halves| halves.port.flush());
+                outcome?;
+                let wanted =
+                    self.kernel.asleep && self.kernel.transmit.refresh().expect("an honest user") > 0;
+                assert_eq!(rung, [usize::from(wanted), 0], "one doorbell, when wanted");
+            }
             Event::Receive(limit) => self.receive(limit)?,
             Event::Allocate => self.held.extend(self.port.allocate()),
             Event::Release(which) if !self.held.is_empty() => {
@@ -195,6 +245,7 @@ impl Halves {
             Event::KernelStashes => self.kernel.stash(),
             Event::KernelTakes => self.kernel.take(),
             Event::KernelCompletes(which) => self.kernel.complete(which),
+            Event::KernelSleeps(asleep) => self.kernel.sleep(asleep),
             Event::Release(_) | Event::Transmit(_) => {}
         }
         Ok(())
@@ -261,6 +312,7 @@ proptest! {
                     | Event::KernelStashes
                     | Event::KernelTakes
                     | Event::KernelCompletes(_)
+                    | Event::KernelSleeps(_)
             ) {
                 continue;
             }
@@ -321,5 +373,64 @@ fn a_transmit_ring_that_cannot_be_trusted_is_reported_at_the_next_flush() {
     let error = halves.port.flush().expect_err("nothing was published, so nothing can be taken");
     assert!(error.to_string().contains("TX ring holds an impossible entry"), "{error}");
     assert!(halves.port.flush().is_err(), "for good");
+    halves.assert_nothing_is_lost();
+}
+
+#[test]
+fn a_doorbell_is_rung_once_and_only_for_a_kernel_that_sleeps_on_something() {
+    let mut halves = Halves::new(0);
+    halves.kernel.sleep(true);
+    let (polled, rung) = halves.doorbells(|halves| halves.queue.poll());
+    assert_eq!((polled.is_ok(), rung), (true, [0, 1]), "frames to receive into");
+    assert_eq!(halves.doorbells(|halves| halves.port.flush().is_ok()), (true, [0, 0]), "nothing to send");
+    halves.apply(&Event::Allocate).expect("no rings involved");
+    halves.apply(&Event::Transmit(0)).expect("room");
+    assert_eq!(halves.doorbells(|halves| halves.port.flush().is_ok()), (true, [1, 0]), "one to send");
+    assert_eq!(halves.doorbells(|halves| halves.port.flush().is_ok()), (true, [1, 0]), "it still sleeps");
+    halves.kernel.sleep(false);
+    assert_eq!(halves.doorbells(|halves| halves.port.flush().is_ok()), (true, [0, 0]), "it is awake");
+    assert_eq!(halves.doorbells(|halves| halves.queue.poll().is_ok()), (true, [0, 0]), "it is awake");
+    halves.kernel.sleep(true);
+    halves.kernel.take();
+    assert_eq!(halves.doorbells(|halves| halves.port.flush().is_ok()), (true, [0, 0]), "all is taken");
+}
+
+#[test]
+fn busy_polling_rings_once_a_flush_whether_or_not_there_is_something_to_send() {
+    let mut halves = Halves::with(0, true);
+    halves.queue.poll().expect("honest so far");
+    for _ in 0..3 {
+        assert_eq!(halves.doorbells(|halves| halves.port.flush().is_ok()), (true, [0, 1]), "to receive");
+    }
+    halves.apply(&Event::Allocate).expect("no rings involved");
+    halves.apply(&Event::Transmit(0)).expect("room");
+    assert_eq!(halves.doorbells(|halves| halves.port.flush().is_ok()), (true, [1, 0]), "to send");
+}
+
+#[test]
+fn a_packet_in_several_pieces_is_skipped_to_its_end_and_counted_once() {
+    let mut halves = Halves::new(0);
+    halves.apply(&Event::Poll).expect("honest so far");
+    let deliver = |halves: &mut Halves, continues: bool| {
+        halves.kernel.stash();
+        let chunk = halves.kernel.stash.pop().expect("the fill ring is stocked");
+        let options = if continues { libc::XDP_PKT_CONTD } else { 0 };
+        let piece = Descriptor { address: chunk, length: 100, options };
+        assert_eq!(halves.kernel.receive.push(piece), Ok(Ok(())));
+        halves.kernel.receive.publish();
+    };
+    // A packet of three pieces, of which the first batch holds two, between two whole ones; then one of two.
+    for continues in [false, true, true] {
+        deliver(&mut halves, continues);
+    }
+    halves.receive(8).expect("no lie");
+    assert_eq!(halves.held.len(), 1);
+    halves.assert_nothing_is_lost();
+    for continues in [false, false, true, false, false] {
+        deliver(&mut halves, continues);
+    }
+    halves.receive(8).expect("no lie");
+    assert_eq!(halves.held.len(), 3, "whole packets only");
+    assert_eq!(halves.port.survey().drops.in_pieces, 2);
     halves.assert_nothing_is_lost();
 }

@@ -10,14 +10,16 @@
 //! | `error.rs` | [`XskError`]: why it cannot be had, and what to do |
 //! | `open.rs` | [`open`]: the order in which a socket comes to life, and the [`XskReport`] of what it got |
 //! | `close.rs` | [`close`]: a socket's end, and the [`XskMemory`] it leaves for the next one |
-//! | `port.rs` | [`XskPort`]: RX and TX rings, and the doorbell |
+//! | `port.rs` | [`XskPort`]: RX and TX rings |
+//! | `doorbell.rs` | when the kernel is told of packets to send |
 //! | `queue.rs` | [`XskQueue`]: fill and completion rings, and the pool of free frames |
 //! | `link.rs` | what passes between the two: frames, both ways, and the counts that keep accounts exact |
 //! | `custody.rs` | which chunks the kernel has: no address from a ring is believed without it |
 //! | `ring.rs` | producer and consumer ends of a ring shared with the kernel; testable with no NIC |
 //! | `socket.rs` | the socket: its rings, its bind, its doorbells, its statistics |
 //! | `syscall.rs` | the system calls, each wrapped once |
-//! | `ethtool.rs` | how many queues an interface has |
+//! | `device.rs` | what an interface says of itself: its link, its MTU |
+//! | `ethtool.rs` | how many queues it has |
 //!
 //! # Life and death
 //! The rings are mappings of the socket, and the kernel keeps a socket alive until the last of them is gone.
@@ -32,6 +34,8 @@
 mod close;
 mod config;
 mod custody;
+mod device;
+mod doorbell;
 mod error;
 mod ethtool;
 mod link;
@@ -47,8 +51,10 @@ mod halves_tests;
 
 pub use close::{XskMemory, close};
 pub use config::{FRAMES_MIN, RING_ENTRIES_MAX, RING_ENTRIES_MIN, XskConfig};
+pub use device::{Link, link_of};
 pub use error::XskError;
+pub use ethtool::QueueCounts;
 pub use open::{Opened, XskReport, open, open_in};
-pub use port::{Link, XskPort};
+pub use port::XskPort;
 pub use queue::XskQueue;
 pub use socket::XskStatistics;

@@ -6,18 +6,14 @@ use std::sync::Arc;
 use caps::Capability;
 
 use crate::config::CopyMode;
-use crate::limits::BATCH_FRAMES;
 use crate::port::{Frame, QueueOwner, Umem};
 
 use super::custody::Custody;
+use super::doorbell::Doorbell;
 use super::error::not_permitted;
-use super::port::Doorbell;
 use super::queue::Common;
 use super::socket::Socket;
-use super::{XskConfig, XskError, XskMemory, XskPort, XskQueue, ethtool, link, syscall};
-
-/// Free frames kept ready for a port.
-const SUPPLY_FRAMES: u32 = 4 * BATCH_FRAMES as u32;
+use super::{QueueCounts, XskConfig, XskError, XskMemory, XskPort, XskQueue, link, syscall};
 
 /// A bound AF_XDP socket.
 #[derive(Debug)]
@@ -73,10 +69,9 @@ pub fn open_in(config: &XskConfig, memory: &mut Option<XskMemory>) -> Result<Ope
     config.validate()?;
     let interface_index = syscall::interface_index(&config.interface)
         .map_err(|source| kernel_error(config, "find the interface", source))?;
-    match ethtool::queues(&config.interface) {
-        Ok(queues) if config.queue >= queues => return Err(no_such_queue(config, Some(queues))),
-        // Where the driver does not say, the kernel's answer to the bind has to do.
-        _ => {}
+    // Where the driver does not say, the kernel's answer to the bind has to do.
+    if let Ok(counts) = QueueCounts::read(&config.interface) {
+        check_queue(config, counts)?;
     }
     let socket = make_socket(config)?;
     let (umem, frames) = match memory.take().filter(|memory| memory.fits(config)) {
@@ -90,6 +85,19 @@ pub fn open_in(config: &XskConfig, memory: &mut Option<XskMemory>) -> Result<Ope
         *memory = XskMemory::of(common);
     }
     opened
+}
+
+/// The kernel binds to a queue that only receives, and then says nothing of the packets it does not send
+/// (`__xsk_generic_xmit`).
+fn check_queue(config: &XskConfig, counts: QueueCounts) -> Result<(), XskError> {
+    let (interface, queue) = (config.interface.clone(), config.queue);
+    if queue >= counts.bindable() {
+        return Err(no_such_queue(config, Some(counts.bindable())));
+    }
+    if queue >= counts.usable() {
+        return Err(XskError::OneWayQueue { interface, queue, counts });
+    }
+    Ok(())
 }
 
 fn make_socket(config: &XskConfig) -> Result<Socket, XskError> {
@@ -130,8 +138,7 @@ fn bring_up(
     let transmit_budget = socket.raise_transmit_limits(config.ring_entries);
 
     let reply_frames = config.reply_frames();
-    let supply = SUPPLY_FRAMES.min(reply_frames / 2).max(1);
-    let (port_end, owner_end) = link::link(supply as usize, frames.len());
+    let (port_end, owner_end) = link::link(config.supply_frames() as usize, frames.len());
     let mut queue =
         XskQueue::new(rings.fill, rings.completion, frames, reply_frames, owner_end, Arc::clone(&common));
     queue.poll().map_err(|error| kernel_error(config, "stock the fill ring", io::Error::other(error)))?;
@@ -139,7 +146,7 @@ fn bring_up(
     socket.bind(interface_index, bind_flags(config)).map_err(|source| bind_error(config, source))?;
     let zero_copy =
         socket.zero_copy().map_err(|source| kernel_error(config, "read the copy mode", source))?;
-    let doorbell = Doorbell { zero_copy, busy_poll: config.busy_poll.is_some() };
+    let doorbell = Doorbell { zero_copy, busy_poll: config.busy_poll.is_some(), budget: transmit_budget };
     let report = XskReport {
         zero_copy,
         need_wakeup: true,

@@ -1,4 +1,4 @@
-//! [`XskPort`]: the RX and TX rings of one AF_XDP socket, and its doorbell.
+//! [`XskPort`]: the RX and TX rings of one AF_XDP socket.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -9,32 +9,14 @@ use std::sync::atomic::{Ordering, fence};
 use arrayvec::ArrayVec;
 
 use crate::limits::BATCH_FRAMES;
-use crate::port::{Frame, FrameAccounts, FrameBatch, Port, PortError, Umem};
+use crate::port::{Frame, FrameAccounts, FrameBatch, Port, PortDrops, PortError, PortSurvey, Umem};
 
 use super::custody::Holder;
+use super::doorbell::{Doorbell, send_by_copy};
 use super::link::PortEnd;
 use super::queue::Common;
 use super::ring::{Consumer, Descriptor, Producer, RingFault};
 use super::socket::XskStatistics;
-
-/// Whether the interface carries packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// It does.
-    Up,
-    /// It has been set down. The socket stays bound, and goes on by itself once the interface is up again.
-    Down,
-}
-
-/// How the doorbell has to be rung.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Doorbell {
-    /// The driver takes packets by itself once awake, and raises a flag when it went to sleep. In copy mode
-    /// nothing is ever sent but inside the doorbell's system call.
-    pub(super) zero_copy: bool,
-    /// The doorbell drives reception too, so it is rung at every flush.
-    pub(super) busy_poll: bool,
-}
 
 /// Batches of frames in and out of one AF_XDP socket.
 pub struct XskPort {
@@ -49,6 +31,12 @@ pub struct XskPort {
     taken: u64,
     /// Frames ever published in the TX ring.
     submitted: u64,
+    /// The next descriptor goes on with a packet that is being skipped.
+    in_pieces: bool,
+    /// Packets ever skipped because they came in several descriptors.
+    skipped: u64,
+    /// Busy polling was asked for, and whether it does anything has yet to show.
+    busy_poll_unproven: bool,
     /// A TX ring that cannot be trusted is reported at the next flush.
     fault: Option<RingFault>,
     common: Arc<Common>,
@@ -75,28 +63,24 @@ impl XskPort {
         doorbell: Doorbell,
         common: Arc<Common>,
     ) -> Self {
-        let spare = ArrayVec::new();
-        Self { receive, transmit, spare, owner, doorbell, taken: 0, submitted: 0, fault: None, common }
+        Self {
+            receive,
+            transmit,
+            spare: ArrayVec::new(),
+            owner,
+            doorbell,
+            taken: 0,
+            submitted: 0,
+            in_pieces: false,
+            skipped: 0,
+            busy_poll_unproven: doorbell.busy_poll,
+            fault: None,
+            common,
+        }
     }
 
     pub(super) fn into_common(self) -> Arc<Common> {
         self.common
-    }
-
-    /// Asks the kernel whether the socket is still bound: one system call, for the worker to make now and
-    /// then. A deleted interface shows itself here and at a doorbell, and nowhere else: `poll(2)` stays
-    /// silent.
-    ///
-    /// # Errors
-    /// [`PortError::Down`] when the interface is gone: the port has to be opened again.
-    pub fn check(&self) -> Result<Link, PortError> {
-        match self.common.socket.wake_receive() {
-            Ok(()) => Ok(Link::Up),
-            Err(PortError::Down { reason, .. }) if reason.raw_os_error() == Some(libc::ENETDOWN) => {
-                Ok(Link::Down)
-            }
-            Err(error) => Err(error),
-        }
     }
 
     /// What the kernel counts for this socket.
@@ -117,20 +101,20 @@ impl XskPort {
         self.common.socket.napi_id()
     }
 
-    /// Copy mode: rings until all is taken, or until a ring takes nothing.
+    /// Copy mode: all that is queued, now.
     #[inline]
     fn send_by_copy(&mut self) -> Result<(), PortError> {
-        let mut pending = self.transmit.pending();
-        loop {
-            self.common.socket.wake_transmit()?;
-            let left = self.transmit.refresh().map_err(|fault| self.common.socket.corrupt("TX", fault))?;
-            // No progress: the device or the completion ring is full. That takes others to change, so the
-            // next flush tries again. With progress this ends, as `left` falls each time.
-            if left == 0 || left == pending {
-                return Ok(());
-            }
-            pending = left;
-        }
+        let Self { transmit, common, doorbell, .. } = self;
+        send_by_copy(transmit, &common.socket, doorbell.budget, || common.socket.wake_transmit())
+    }
+}
+
+/// Keeps a frame for the next reply, or hands it to the owner.
+#[inline]
+fn give_back(spare: &mut ArrayVec<Frame, BATCH_FRAMES>, owner: &mut PortEnd, frame: Frame) {
+    if let Err(full) = spare.try_push(frame) {
+        let returned = owner.returns.push(full.element());
+        assert!(returned.is_ok(), "the way back has room for every frame there is");
     }
 }
 
@@ -140,18 +124,27 @@ impl Port for XskPort {
         &self.common.umem
     }
 
+    /// Skips packets that came in several descriptors (`XDP_PKT_CONTD`), to their last one: what a later piece
+    /// holds is payload, and must not pass for headers. The socket does not ask for such packets
+    /// (`XDP_USE_SG`), so there are none unless the kernel has a bug.
     #[inline]
     fn receive(&mut self, batch: &mut FrameBatch) -> Result<(), PortError> {
-        let Self { receive, common, .. } = self;
+        let Self { receive, common, spare, owner, in_pieces, skipped, .. } = self;
         let room = batch.remaining_capacity() as u32;
         let [head, tail] = receive.readable(room).map_err(|fault| common.socket.corrupt("RX", fault))?;
         let mut taken = 0;
         let mut outcome = Ok(());
         for descriptor in head.iter().chain(tail) {
             taken += 1;
-            let &Descriptor { address, length, .. } = descriptor;
+            let &Descriptor { address, length, options } = descriptor;
+            let continues = options & libc::XDP_PKT_CONTD != 0;
             match common.custody.reclaim(&common.umem, address, length, Holder::Receive) {
-                Ok(frame) => batch.push(frame),
+                Ok(frame) if !continues && !*in_pieces => batch.push(frame),
+                Ok(frame) => {
+                    *skipped += u64::from(!*in_pieces);
+                    *in_pieces = continues;
+                    give_back(spare, owner, frame);
+                }
                 Err(disbelief) => {
                     outcome = Err(common.socket.corrupt("RX", disbelief));
                     break;
@@ -183,10 +176,7 @@ impl Port for XskPort {
 
     #[inline]
     fn release(&mut self, frame: Frame) {
-        if let Err(full) = self.spare.try_push(frame) {
-            let returned = self.owner.returns.push(full.element());
-            assert!(returned.is_ok(), "the way back has room for every frame there is");
-        }
+        give_back(&mut self.spare, &mut self.owner, frame);
     }
 
     /// Also gives back an empty frame: the kernel refuses to send nothing, and never completes what it
@@ -231,13 +221,35 @@ impl Port for XskPort {
         fence(Ordering::SeqCst);
         let pending = self.transmit.refresh().map_err(|fault| self.common.socket.corrupt("TX", fault))?;
         if self.doorbell.busy_poll || (pending > 0 && self.transmit.wakeup_wanted()) {
-            return self.common.socket.wake_transmit();
+            return self.common.socket.wake_transmit().map(drop);
         }
         Ok(())
     }
 
     fn backlog(&self) -> usize {
         self.transmit.pending() as usize
+    }
+
+    /// Two system calls, and a third until a packet has shown whether busy polling does anything.
+    fn survey(&mut self) -> PortSurvey {
+        let socket = &self.common.socket;
+        if self.busy_poll_unproven && self.taken > 0 {
+            self.busy_poll_unproven = false;
+            socket.warn_unless_polled();
+        }
+        // Kernels before 5.9 count less and are not asked: their socket option is shorter.
+        let counts = socket.statistics().unwrap_or_default();
+        PortSurvey {
+            mtu_bytes: socket.mtu_bytes().ok(),
+            drops: PortDrops {
+                ring_full: counts.receive_ring_full,
+                no_frame: counts.receive_dropped,
+                fill_ring_empty: counts.fill_ring_empty,
+                fill_invalid: counts.fill_invalid,
+                transmit_invalid: counts.transmit_invalid,
+                in_pieces: self.skipped,
+            },
+        }
     }
 
     fn wait_handle(&self) -> Option<BorrowedFd<'_>> {

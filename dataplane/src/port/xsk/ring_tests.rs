@@ -37,6 +37,12 @@ impl PlainMemory {
         self.word(LAYOUT.consumer).store(counter, Ordering::Release);
     }
 
+    /// Raises or lowers the flag by which the kernel asks to be woken.
+    pub(in crate::port::xsk) fn want_wakeup(&self, wanted: bool) {
+        let flags = if wanted { libc::XDP_RING_NEED_WAKEUP } else { 0 };
+        self.word(LAYOUT.flags).store(flags, Ordering::Release);
+    }
+
     fn base(&self) -> NonNull<u8> {
         NonNull::new(self.0.as_ptr().cast_mut()).expect("not null").cast()
     }

@@ -10,6 +10,8 @@ use crate::config::BusyPollConfig;
 use crate::limits::FRAME_BYTES;
 use crate::port::{PortError, Umem};
 
+use super::device;
+use super::doorbell::Rang;
 use super::ring::{Consumer, Descriptor, Layout, Producer};
 use super::syscall::{self, PlainData};
 
@@ -48,6 +50,8 @@ pub(super) struct Rings {
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,
+    /// An ordinary socket of the same network namespace: an AF_XDP socket answers no `ioctl`.
+    inquiries: OwnedFd,
     interface: String,
     queue: u32,
 }
@@ -60,13 +64,15 @@ impl AsFd for Socket {
 
 impl Socket {
     pub(super) fn new(interface: &str, queue: u32) -> io::Result<Self> {
-        Ok(Self { fd: syscall::socket()?, interface: interface.to_owned(), queue })
+        let (fd, inquiries) = (syscall::socket()?, device::any_socket()?);
+        Ok(Self { fd, inquiries, interface: interface.to_owned(), queue })
     }
 
     /// With any other descriptor in its place, for tests without a NIC.
     #[cfg(test)]
     pub(super) fn stand_in(fd: OwnedFd) -> Self {
-        Self { fd, interface: "stand-in".to_owned(), queue: 0 }
+        let inquiries = device::any_socket().expect("a socket");
+        Self { fd, inquiries, interface: "stand-in".to_owned(), queue: 0 }
     }
 
     /// Turns the socket's own calls into polls of the queue's NAPI, which then leaves its interrupts off
@@ -174,6 +180,24 @@ impl Socket {
         syscall::get_option(self.as_fd(), libc::SOL_SOCKET, libc::SO_INCOMING_NAPI_ID).map(NonZeroU32::new)
     }
 
+    /// Says so when packets have arrived, but from no NAPI that busy polling could drive.
+    #[cold]
+    pub(super) fn warn_unless_polled(&self) {
+        if let Ok(None) = self.napi_id() {
+            tracing::warn!(
+                interface = self.interface,
+                queue = self.queue,
+                "busy_poll only costs system calls here: the interface's packets come from no NAPI that can be polled \
+                 (as on a veth pair); take busy_poll out of its configuration"
+            );
+        }
+    }
+
+    /// MTU of its interface.
+    pub(super) fn mtu_bytes(&self) -> io::Result<usize> {
+        device::mtu_bytes(self.inquiries.as_fd(), &self.interface)
+    }
+
     /// Closes it. Returns the interface and queue it was on.
     pub(super) fn into_place(self) -> (String, u32) {
         (self.interface, self.queue)
@@ -181,22 +205,24 @@ impl Socket {
 
     /// Rings the transmit doorbell.
     #[inline]
-    pub(super) fn wake_transmit(&self) -> Result<(), PortError> {
-        syscall::wake_transmit(self.as_fd()).or_else(|error| self.judge(error))
+    pub(super) fn wake_transmit(&self) -> Result<Rang, PortError> {
+        syscall::wake_transmit(self.as_fd()).map_or_else(|error| self.judge(error), |()| Ok(Rang::Done))
     }
 
     /// Rings the receive doorbell.
     #[inline]
     pub(super) fn wake_receive(&self) -> Result<(), PortError> {
-        syscall::wake_receive(self.as_fd()).or_else(|error| self.judge(error))
+        syscall::wake_receive(self.as_fd()).or_else(|error| self.judge(error).map(drop))
     }
 
     /// Tells "not all of it now" from "not any more".
-    fn judge(&self, error: io::Error) -> Result<(), PortError> {
+    fn judge(&self, error: io::Error) -> Result<Rang, PortError> {
         match error.raw_os_error() {
-            // The doorbell's budget is spent; the device's or the completion ring is full; no memory for a
-            // buffer just now; a signal came first. What was not sent is still queued.
-            Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Ok(()),
+            // The doorbell's budget is spent; the device's or the completion ring is full.
+            Some(libc::EAGAIN) => Ok(Rang::Again),
+            // The device's ring is full; no memory for a buffer just now; a signal came first. What was not
+            // sent is still queued.
+            Some(libc::EBUSY | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Ok(Rang::Done),
             _ => Err(self.down(error)),
         }
     }
