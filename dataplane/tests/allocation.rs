@@ -1,24 +1,29 @@
-//! The request path allocates nothing: a counting allocator watches a worker serve memcached over a port that
-//! hands it the same requests again and again.
+//! The request path allocates nothing: a counting allocator watches a worker serve memcached over a port, and by way of
+//! the companion, while its table evicts and expires; and it watches the driver around it, at work and asleep.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 
-use dataplane::config::ChecksumPolicy;
+use dataplane::config::{ChecksumPolicy, Idle};
 use dataplane::memory::Placement;
-use dataplane::metrics::{OpKind, WorkerMetrics};
+use dataplane::metrics::{DropReason, OpKind, WorkerMetrics};
 use dataplane::net::allow::AllowList;
+use dataplane::net::rate_limit::RateLimiter;
 use dataplane::net::reply::ReplyHeaders;
 use dataplane::port::{Frame, FrameAccounts, FrameBatch, Port, PortError, QueueOwner, Umem};
 use dataplane::protocol::memcached;
 use dataplane::service::{ServiceFactory, ServiceSetup};
 use dataplane::table::memory::{MemoryTable, MemoryTableConfig};
-use dataplane::time::Now;
+use dataplane::time::{NS_PER_MS, Now};
 use dataplane::transport::bypass::Bypass;
+use dataplane::transport::companion::{CompanionControlEnd, companion};
+use dataplane::worker::driver::{Command, Driver, Event};
+use dataplane::worker::wake::Wake;
 use dataplane::worker::{Listener, Shard, Worker};
 
 /// Counts allocations of the current thread.
@@ -46,8 +51,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const SERVER: &str = "10.0.0.1:11211";
-const LINK: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+const LINK_V4: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+const LINK_V6: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd];
+const FRAMES: usize = 256;
+/// The listener whose sources may ask almost as they like, and the one whose sources may hardly ask.
+const PORTS: [u16; 2] = [11211, 11212];
 
 /// A port on which a fixed list of packets arrives over and over, and whose replies are sent at once.
 struct Treadmill {
@@ -64,7 +72,7 @@ impl Port for Treadmill {
     }
 
     fn receive(&mut self, batch: &mut FrameBatch) -> Result<(), PortError> {
-        while !batch.is_full() {
+        while !batch.is_full() && !self.packets.is_empty() {
             let Some(mut frame) = self.free.pop() else { break };
             let packet = &self.packets[self.next % self.packets.len()];
             self.next += 1;
@@ -125,70 +133,169 @@ impl QueueOwner for NoQueue {
     }
 }
 
-fn packet(number: usize, message: &[u8]) -> Vec<u8> {
-    let client: SocketAddr = format!("10.0.0.2:{}", 4_000 + number).parse().expect("an address");
-    let headers = ReplyHeaders::to_request(&LINK, SERVER.parse().expect("an address"), client);
-    let request_id = u16::try_from(number).expect("a small number").to_be_bytes();
+fn packet(number: usize, v6: bool, port: u16, message: &[u8]) -> Vec<u8> {
+    let client_port = u16::try_from(4_000 + number % 1_000).expect("a port");
+    let ends = |server: [u8; 4], client: [u8; 4]| {
+        (SocketAddr::from((server, port)), SocketAddr::from((client, client_port)))
+    };
+    let (mut server, mut client) = ends([10, 0, 0, 1], [10, 0, 0, 2]);
+    if v6 {
+        server.set_ip("fd00::1".parse().expect("an address"));
+        client.set_ip("fd00::2".parse().expect("an address"));
+    }
+    let headers = ReplyHeaders::to_request(if v6 { &LINK_V6 } else { &LINK_V4 }, server, client);
     let mut packet = vec![0; 4_096];
-    let length = headers.write(&mut packet, &[&request_id, &[0, 0, 0, 1, 0, 0], message]).expect("it fits");
+    let length = headers.write(&mut packet, &[&[0, 7, 0, 0, 0, 1, 0, 0], message]).expect("it fits");
     packet.truncate(length);
     packet
 }
 
-#[test]
-fn serving_memcached_allocates_nothing() {
-    let messages: [&[u8]; 14] = [
-        b"set key 0 0 5\r\nvalue\r\n",
-        b"get key\r\n",
-        b"gets key missing key\r\n",
-        b"mg key t f v k c s Oxyz\r\n",
-        b"ms meta 4 T30 F7\r\ndata\r\n",
-        b"ma number N0 J10 v\r\n",
-        b"incr number 5\r\n",
-        b"append key 0 0 3\r\nabc\r\n",
-        b"md meta q\r\n",
-        b"delete nothing\r\n",
-        b"touch key 100\r\n",
-        b"stats\r\n",
-        b"nonsense\r\n",
-        b"\xff\x00 garbage",
-    ];
-    let packets = messages.iter().enumerate().map(|(number, message)| packet(number, message)).collect();
-    let (umem, free) = Umem::allocate(256, Placement::default()).expect("1 MiB");
-    let frames = u64::from(umem.frames());
-    let sent = VecDeque::with_capacity(256);
-    let port = Treadmill { umem: Arc::new(umem), free, packets, next: 0, sent };
+const MESSAGES: [&[u8]; 14] = [
+    b"set key 0 0 5\r\nvalue\r\n",
+    b"get key\r\n",
+    b"gets key missing key\r\n",
+    b"mg key t f v k c s Oxyz\r\n",
+    b"ms meta 4 T30 F7\r\ndata\r\n",
+    b"ma number N0 J10 v\r\n",
+    b"incr number 5\r\n",
+    b"append key 0 0 3\r\nabc\r\n",
+    b"md meta q\r\n",
+    b"delete nothing\r\n",
+    b"touch key 100\r\n",
+    b"stats\r\n",
+    b"nonsense\r\n",
+    b"\xff\x00 garbage",
+];
 
-    let metrics = Arc::new(WorkerMetrics::default());
+/// Every message over both families and to both listeners, between stores of so many items that the table overflows,
+/// some of which expire.
+fn packets() -> Vec<Vec<u8>> {
+    const ITEMS: usize = 3_000;
+    let value = "v".repeat(3_000);
+    (0..ITEMS)
+        .flat_map(|number| {
+            let expiry = if number % 3 == 0 { 1 } else { 0 };
+            let store = format!("set item-{number} 0 {expiry} {}\r\n{value}\r\n", value.len());
+            let message = MESSAGES[number % MESSAGES.len()];
+            let (v6, port) = (number % 2 == 0, PORTS[usize::from(number % 5 == 0)]);
+            [packet(number, v6, PORTS[0], store.as_bytes()), packet(number, v6, port, message)]
+        })
+        .collect()
+}
+
+fn worker(packets: Vec<Vec<u8>>) -> (Worker<Treadmill, NoQueue>, CompanionControlEnd) {
+    let (umem, free) = Umem::allocate(FRAMES, Placement::default()).expect("1 MiB");
+    let sent = VecDeque::with_capacity(FRAMES);
+    let port = Treadmill { umem: Arc::new(umem), free, packets, next: 0, sent };
     let setup = ServiceSetup {
         worker: 0,
         workers: 1,
         reply_bytes_max: 65_536,
-        item_bytes_max: 1 << 20,
+        item_bytes_max: 64 << 10,
         started: Now::default(),
     };
-    let listener = Listener {
+    let listeners = PORTS.map(|port| Listener {
         addresses: Vec::new(),
-        port: 11211,
-        allow: AllowList::new(&["10.0.0.0/8".parse().expect("a network")]),
-        limiter: None,
+        port,
+        allow: AllowList::new(&["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().expect("a network"))),
+        limiter: Some(if port == PORTS[0] {
+            RateLimiter::new(1_000_000_000, u32::MAX, 1)
+        } else {
+            RateLimiter::new(1_000, 1, 1)
+        }),
         service: memcached::factory().create(&setup).expect("a service"),
+    });
+    let config = MemoryTableConfig {
+        capacity_bytes: 4 << 20,
+        item_bytes_max: 64 << 10,
+        ..MemoryTableConfig::default()
     };
-    let table =
-        MemoryTable::new(MemoryTableConfig { capacity_bytes: 8 << 20, ..MemoryTableConfig::default() })
-            .expect("8 MiB");
-    let shard = Shard::new(vec![listener], Box::new(table), Arc::clone(&metrics));
-    let lane = Bypass::new(port, NoQueue(frames), ChecksumPolicy::Verify);
-    let mut worker = Worker::new(vec![lane], None, shard);
+    let table = MemoryTable::new(config).expect("4 MiB");
+    let shard = Shard::new(listeners.into(), Box::new(table), Arc::new(WorkerMetrics::default()));
+    let lane = Bypass::new(port, NoQueue(FRAMES as u64), ChecksumPolicy::Verify);
+    let (control, end) = companion(4);
+    (Worker::new(vec![lane], Some(end), shard), control)
+}
 
+/// A client asks by way of the companion, whose replies are sent at once.
+fn use_companion(control: &mut CompanionControlEnd, message: &[u8]) {
+    if let Ok(mut request) = control.spare.pop() {
+        let header = [0, 7, 0, 0, 0, 1, 0, 0];
+        request.length = header.len() + message.len();
+        request.buffer[..header.len()].copy_from_slice(&header);
+        request.buffer[header.len()..][..message.len()].copy_from_slice(message);
+        request.peer = SocketAddr::from(([10, 0, 0, 3], 4_000));
+        request.local = SocketAddr::from(([10, 0, 0, 1], PORTS[0]));
+        control.requests.push(request).expect("room for every request buffer");
+    }
+    while let Ok(reply) = control.replies.pop() {
+        control.returned.push(reply).expect("room for every reply buffer");
+    }
+}
+
+#[test]
+fn serving_memcached_allocates_nothing() {
+    let (mut worker, mut control) = worker(packets());
+    let metrics = Arc::clone(worker.shard().metrics());
     let mut now = Now { monotonic_ns: 1, unix_ms: 1_700_000_000_000 };
     worker.poll(now);
     let before = ALLOCATIONS.get();
-    for _ in 0..1_000 {
-        now.monotonic_ns += 1_000;
+    for round in 0..1_000 {
+        // So fast that some items expire before they are evicted.
+        now.monotonic_ns += 100 * NS_PER_MS;
+        now.unix_ms += 100;
+        use_companion(&mut control, MESSAGES[round % MESSAGES.len()]);
         assert!(worker.poll(now).taken > 0);
+        worker.publish();
     }
     assert_eq!(ALLOCATIONS.get() - before, 0, "allocations while serving");
+
+    // It did all of what it was watched at.
     assert!(metrics.requests(OpKind::Get) > 1_000, "the requests were served, not dropped");
+    assert!(metrics.drops(DropReason::RateLimited) > 0);
+    assert!(metrics.companion_received.get() >= 1_000 && metrics.companion_sent.get() > 0);
+    assert!(metrics.evictions.get() > 0);
+    assert!(worker.shard().table().statistics().expirations > 0);
     assert_eq!(worker.accounts().lost(), 0);
+}
+
+/// Runs a driver until it has done its housekeeping some times; returns how often its thread allocated meanwhile.
+fn allocations_of_a_driver(packets: Vec<Vec<u8>>, idle: Idle) -> (u64, Arc<WorkerMetrics>) {
+    const WATCHED_NS: u64 = 200 * NS_PER_MS;
+    let (worker, _control) = worker(packets);
+    let metrics = Arc::clone(worker.shard().metrics());
+    let (commands, receiver) = mpsc::channel();
+    let (events, happened) = mpsc::channel();
+    let counted = Arc::new(AtomicU64::new(u64::MAX));
+    let (count, mut started) = (Arc::clone(&counted), None);
+    let beat = move |now_ns: u64| {
+        let &mut (start_ns, before) = started.get_or_insert((now_ns, ALLOCATIONS.get()));
+        if now_ns - start_ns >= WATCHED_NS && count.load(Ordering::Relaxed) == u64::MAX {
+            count.store(ALLOCATIONS.get() - before, Ordering::Relaxed);
+            commands.send(Command::Stop).expect("it is listened to");
+        }
+    };
+    let driver = Driver {
+        number: 0,
+        idle,
+        beat: Box::new(beat),
+        lane_beats: vec![Some(Box::new(|_| {}))],
+        commands: receiver,
+        wake: Wake::new().expect("a descriptor"),
+        companion_wake: None,
+        events,
+    };
+    driver.run(worker);
+    assert!(matches!(happened.try_recv(), Ok(Event::Stopped { .. })));
+    (counted.load(Ordering::Relaxed), metrics)
+}
+
+#[test]
+fn a_driver_allocates_nothing_at_work_or_asleep() {
+    let (allocations, metrics) = allocations_of_a_driver(packets(), Idle::Busy);
+    assert_eq!(allocations, 0, "at work");
+    assert!(metrics.polls_busy.get() > 0 && metrics.items.get() > 0, "it served and published");
+    let (allocations, metrics) = allocations_of_a_driver(Vec::new(), Idle::Adaptive { spin_us: 0 });
+    assert_eq!(allocations, 0, "asleep");
+    assert!(metrics.sleeps.get() > 0);
 }

@@ -94,9 +94,8 @@ impl Interface {
 
     /// `up`, or what the link says of itself: the socket stays bound while it is down, and goes on by itself.
     pub(super) fn link_state(&self) -> &'static str {
-        let state = std::fs::read_to_string(format!("/sys/class/net/{}/operstate", self.config.name));
-        match state.as_deref().map(str::trim) {
-            Ok("down" | "lowerlayerdown" | "notpresent") => "link down",
+        match xsk::link_of(&self.config.name) {
+            Ok(xsk::Link::Down) => "link down",
             _ => "up",
         }
     }

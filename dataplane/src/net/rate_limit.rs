@@ -20,7 +20,9 @@ struct Slot {
     arrival_ns: u64,
 }
 
-/// A limit for each source address.
+/// A limit for each source address. Each worker has a limiter of its own, since workers share nothing: a source whose
+/// ports the NIC spreads over n of them may send n times as much. It is not divided among them, for then a source with
+/// one port, and so one worker, could use only a part of its limit.
 #[derive(Debug)]
 pub struct RateLimiter {
     slots: Box<[Slot]>,

@@ -48,8 +48,8 @@ pub fn receive(packet: &[u8], policy: ChecksumPolicy) -> Result<UdpDatagram<'_>,
         return Err(DropReason::Malformed);
     }
     // A reply goes to exactly one host, from an address of ours: neither end may be a group.
-    if parsed.is_link_multicast() || !is_host(source.ip()) || !is_host(destination.ip()) || source.port() == 0
-    {
+    let link_groups = parsed.is_link_multicast() || parsed.source_mac[0] & 1 != 0;
+    if link_groups || !is_host(source.ip()) || !is_host(destination.ip()) || source.port() == 0 {
         return Err(DropReason::Malformed);
     }
     if v4 {
@@ -194,9 +194,11 @@ mod tests {
                 "{client}"
             );
         }
-        let mut broadcast = v4(b"hello");
-        broadcast[..6].fill(0xff);
-        assert_eq!(receive(&broadcast, ChecksumPolicy::Verify).err(), Some(DropReason::Malformed));
+        for mac in [0..6, 6..12] {
+            let mut broadcast = v4(b"hello");
+            broadcast[mac].fill(0xff);
+            assert_eq!(receive(&broadcast, ChecksumPolicy::Verify).err(), Some(DropReason::Malformed));
+        }
     }
 
     proptest! {

@@ -210,3 +210,37 @@ pub trait QueueOwner {
     /// Frames on the owner's side: filling, sending, free; `total` is the UMEM's.
     fn accounts(&self) -> FrameAccounts;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gravest_failure_is_the_one_reported() {
+        let interface = || "eth0".to_owned();
+        let down = |errno| {
+            let reason = std::io::Error::from_raw_os_error(errno);
+            Err(PortError::Down { interface: interface(), queue: 0, reason })
+        };
+        let corrupt =
+            || PortError::Corrupt { interface: interface(), queue: 0, ring: "RX", detail: String::new() };
+        let by_gravity = |rank: usize| match rank {
+            0 => Ok(()),
+            1 => down(libc::ENETDOWN),
+            2 => down(libc::ENXIO),
+            _ => Err(corrupt()),
+        };
+        for (first, second) in (0..4).flat_map(|first| (0..4).map(move |second| (first, second))) {
+            let graver = PortError::graver(by_gravity(first), by_gravity(second));
+            assert_eq!(format!("{graver:?}"), format!("{:?}", by_gravity(first.max(second))));
+        }
+    }
+
+    #[test]
+    fn a_frame_that_two_have_shows_as_much_as_one_that_nobody_has() {
+        let accounts = FrameAccounts { total: 10, filling: 5, free: 5, ..FrameAccounts::default() };
+        assert_eq!(accounts.lost(), 0);
+        assert_eq!(FrameAccounts { free: 4, ..accounts }.lost(), 1);
+        assert_eq!(FrameAccounts { free: 7, ..accounts }.lost(), 2);
+    }
+}

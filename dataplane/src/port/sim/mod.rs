@@ -8,4 +8,6 @@ mod random;
 mod wire;
 
 pub use random::Random;
-pub use wire::{Faults, SimConfig, SimPort, SimQueue, Wire, WireCounts, simulated};
+pub use wire::{
+    DELAY_POLLS_MAX, Failure, Faults, Record, SimConfig, SimPort, SimQueue, Wire, WireCounts, simulated,
+};

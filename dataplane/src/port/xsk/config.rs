@@ -42,8 +42,8 @@ pub struct XskConfig {
     pub node: Option<u32>,
     /// The port's own calls drive the queue's NAPI; `None` leaves that to interrupts. Then also set
     /// `napi_defer_hard_irqs` and `gro_flush_timeout` of the interface, or interrupts keep competing for it;
-    /// but not on an interface whose NAPI cannot be polled ([`super::XskPort::napi_id`]): packets would wait
-    /// for that timeout.
+    /// but not on an interface whose NAPI cannot be polled (as a veth pair's, Linux 6.18): packets would wait
+    /// for that timeout. The first [`survey`](crate::port::Port::survey) after a packet says so in the log.
     pub busy_poll: Option<BusyPollConfig>,
     /// The XDP program runs in the kernel's generic hook, which can only copy.
     pub generic_xdp: bool,

@@ -35,8 +35,8 @@ pub struct XskReport {
     pub need_wakeup: bool,
     /// The UMEM lies in huge pages.
     pub huge_pages: bool,
-    /// The socket asks for busy polling. Whether there is a NAPI to poll shows with the first packet:
-    /// [`XskPort::napi_id`].
+    /// The socket asks for busy polling. Whether there is a NAPI to poll shows with the first packet, and is
+    /// then said in the log.
     pub busy_poll: bool,
     /// Packets one doorbell sends in copy mode.
     pub transmit_budget: u32,

@@ -1,7 +1,6 @@
 //! [`XskPort`]: the RX and TX rings of one AF_XDP socket.
 
 use std::io;
-use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -89,16 +88,6 @@ impl XskPort {
     /// The kernel's.
     pub fn statistics(&self) -> io::Result<XskStatistics> {
         self.common.socket.statistics()
-    }
-
-    /// The NAPI that busy polling drives, once a packet has arrived from it. `None` after packets have
-    /// arrived means that there is nothing to poll, and busy polling only costs system calls: so it is on a
-    /// veth pair (Linux 6.18).
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn napi_id(&self) -> io::Result<Option<NonZeroU32>> {
-        self.common.socket.napi_id()
     }
 
     /// Copy mode: all that is queued, now.

@@ -176,7 +176,8 @@ impl Socket {
         })
     }
 
-    pub(super) fn napi_id(&self) -> io::Result<Option<NonZeroU32>> {
+    /// The NAPI that busy polling drives, once a packet has arrived from it.
+    fn napi_id(&self) -> io::Result<Option<NonZeroU32>> {
         syscall::get_option(self.as_fd(), libc::SOL_SOCKET, libc::SO_INCOMING_NAPI_ID).map(NonZeroU32::new)
     }
 
