@@ -21,7 +21,7 @@ use crate::port::{FrameAccounts, Port, PortError, QueueOwner};
 use crate::time::{NS_PER_MS, NS_PER_S, Now};
 use crate::transport::bypass::Bypass;
 
-/// How often gauges are published and commands are looked for.
+/// How often gauges are published, ports surveyed, and commands looked for by a worker that is awake.
 const HOUSEKEEPING_NS: u64 = 50 * NS_PER_MS;
 /// Sleep while frames wait for room in the device, or reception for frames.
 const BACKLOG_SLEEP_NS: u64 = 100_000;
@@ -111,6 +111,7 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
         let mut now = Now::read();
         let mut last_work_ns = now.monotonic_ns;
         let mut housekeeping_ns = 0;
+        let mut called = false;
         let mut drain: Option<Drain> = None;
         loop {
             (self.beat)(now.monotonic_ns);
@@ -136,12 +137,14 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
                 last_work_ns = now.monotonic_ns;
             }
 
-            if now.monotonic_ns >= housekeeping_ns {
+            let due = now.monotonic_ns >= housekeeping_ns;
+            if due {
                 housekeeping_ns = now.monotonic_ns + HOUSEKEEPING_NS;
                 worker.publish();
-                if self.obey(&mut worker) && drain.is_none() {
-                    drain = Some(Drain { until_ns: now.monotonic_ns + DRAIN_NS_MAX, idle_rounds: 0 });
-                }
+            }
+            // A wake may be a command's or a companion request's: the latter are too many to publish for each.
+            if (due || std::mem::take(&mut called)) && self.obey(&mut worker) && drain.is_none() {
+                drain = Some(Drain { until_ns: now.monotonic_ns + DRAIN_NS_MAX, idle_rounds: 0 });
             }
             if let Some(drain) = &mut drain {
                 if drain.is_over(worked, now.monotonic_ns, &worker) {
@@ -153,9 +156,7 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
             let idle_ns = now.monotonic_ns.saturating_sub(last_work_ns);
             match spin_ns {
                 Some(spin_ns) if !worked && idle_ns >= spin_ns => {
-                    if self.sleep(&worker) {
-                        housekeeping_ns = 0;
-                    }
+                    called = self.sleep(&worker);
                     let woken = Now::read();
                     metrics.sleeps.increment();
                     metrics.asleep_ns.add(woken.monotonic_ns.saturating_sub(now.monotonic_ns));
