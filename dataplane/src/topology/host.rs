@@ -6,8 +6,8 @@ use std::path::Path;
 
 use hwlocality::object::types::ObjectType;
 
-use super::channels::QueueCounts;
 use super::error::TopologyError;
+use crate::port::xsk::QueueCounts;
 
 /// The interfaces of this thread's network namespace, whatever is mounted on `/sys`.
 const PROC_NET_DEV: &str = "/proc/thread-self/net/dev";
@@ -120,13 +120,18 @@ fn names_in(table: &str) -> impl Iterator<Item = &str> {
 
 fn interface(name: &str, sysfs: &Path) -> Interface {
     let directory = sysfs.join(name);
-    let counts = QueueCounts::read(name).unwrap_or_else(|| listed(&directory.join("queues")));
+    let counts = asked(name).unwrap_or_else(|| listed(&directory.join("queues")));
     // Every interface has one, whatever its driver says.
     let queues = counts.usable().max(1);
     // -1 stands for "unknown".
     let node =
         fs::read_to_string(directory.join("device/numa_node")).ok().and_then(|text| text.trim().parse().ok());
     Interface { name: name.to_owned(), queues, receive_only: counts.receive.saturating_sub(queues), node }
+}
+
+/// What the driver says; `None` when it does not.
+fn asked(name: &str) -> Option<QueueCounts> {
+    QueueCounts::read(name).ok().filter(|counts| counts.receive > 0)
 }
 
 /// The queues that sysfs lists, for drivers that do not say.

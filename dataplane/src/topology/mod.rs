@@ -3,12 +3,10 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `host` | [`Topology`]: what this host has, and how it is found out |
-//! | `channels` | how many queues a NIC has |
 //! | `plan` | [`Plan`]: made purely from a [`Topology`] and a [`Config`](crate::config::Config) |
 //! | `choice` | which cores become workers when the configuration names none |
 //! | `error` | [`TopologyError`] and [`PlanErrors`] |
 
-mod channels;
 mod choice;
 mod error;
 mod host;

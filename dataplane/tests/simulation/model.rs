@@ -3,6 +3,7 @@
 use dataplane::port::sim::Random;
 use dataplane::protocol::memcached;
 use dataplane::service::{Service, ServiceFactory, ServiceSetup};
+use dataplane::time::Now;
 
 /// An item larger than this is deleted or set anew, so that a test does not outgrow its patience.
 pub(crate) const VALUE_BYTES_MAX: usize = 12_000;
