@@ -255,9 +255,9 @@ proptest! {
             prop_assert_eq!(found, expected, "step {}: {:?}", place, step);
             memory.poll(now, &mut |_, _| {});
         }
-        prop_assert_eq!(scanned(&memory, now, 1), scanned(&model, now, 3));
+        prop_assert_eq!(scanned(&memory, now, 256), scanned(&model, now, 3));
         for table in [&memory as &dyn Table, &model] {
-            let there = scanned(table, now, 100);
+            let there = scanned(table, now, 1 << 20);
             match table.random_key(now, steps.len() as u64) {
                 Some(key) => prop_assert!(there.iter().any(|(found, _)| found == key)),
                 None => prop_assert!(there.is_empty()),

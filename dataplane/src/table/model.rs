@@ -168,6 +168,11 @@ impl ModelTable {
     }
 
     fn store(&mut self, now: Now, key: &[u8], store: &Store<'_>) -> Reply<'_> {
+        let joined_bytes = |old: &[u8]| match store.mode {
+            StoreMode::Append | StoreMode::Prepend => old.len() + store.value.len(),
+            StoreMode::Range { offset } => old.len().max(offset as usize + store.value.len()),
+            StoreMode::Set | StoreMode::Add | StoreMode::Replace => store.value.len(),
+        };
         let joined = |old: &[u8]| match store.mode {
             StoreMode::Append => [old, store.value].concat(),
             StoreMode::Prepend => [store.value, old].concat(),
@@ -193,11 +198,11 @@ impl ModelTable {
                     None => return Reply::NotStored,
                 },
             };
-            let value = joined(&[]);
-            if value.len() > VALUE_BYTES_MAX {
+            let value_bytes = joined_bytes(&[]);
+            if value_bytes > VALUE_BYTES_MAX {
                 return Reply::TooLarge;
             }
-            let value_bytes = value.len();
+            let value = joined(&[]);
             let cas = self.cas(store.new_cas);
             let entry = Entry::new(now, value, store.flags, expiry, cas);
             return Reply::Stored { cas: self.insert(key, entry), value_bytes };
@@ -208,10 +213,15 @@ impl ModelTable {
         }
         if store.mode == StoreMode::Add {
             let entry = self.entries.get_mut(key).expect("present");
-            let told = self.told.insert(entry.clone());
+            if old_bytes_max.is_some() {
+                self.told = Some(entry.clone());
+            }
             // As memcached has it, the item that was in the way counts as used.
             entry.read_unix_ms = now.unix_ms;
-            return if old_bytes_max.is_some() { Reply::Value(told.item(now)) } else { Reply::NotStored };
+            return match &self.told {
+                Some(told) if old_bytes_max.is_some() => Reply::Value(told.item(now)),
+                _ => Reply::NotStored,
+            };
         }
         let mut stale = false;
         if let Some(expected) = store.compare_cas.filter(|&expected| expected != old.cas) {
@@ -220,23 +230,24 @@ impl ModelTable {
                 return Reply::Exists;
             }
         }
-        let value = joined(&old.value);
-        if value.len() > VALUE_BYTES_MAX {
+        let value_bytes = joined_bytes(&old.value);
+        if value_bytes > VALUE_BYTES_MAX {
             return Reply::TooLarge;
         }
+        let value = joined(&old.value);
         let flags = if joins { old.flags } else { store.flags };
         let expiry = if joins || stale || store.keep_expiry { old.expiry } else { store.expiry };
         // A stale write leaves the right to recache with whoever has it; any other ends it.
         let claimed = stale && old.claimed;
-        let value_bytes = value.len();
-        let told = old.clone();
+        if old_bytes_max.is_some() {
+            self.told = Some(old.clone());
+        }
         let cas = self.cas(store.new_cas);
         let entry = Entry { stale, claimed, ..Entry::new(now, value, flags, expiry, cas) };
         self.insert(key, entry);
-        if old_bytes_max.is_some() {
-            Reply::Value(self.told.insert(told).item(now))
-        } else {
-            Reply::Stored { cas, value_bytes }
+        match &self.told {
+            Some(told) if old_bytes_max.is_some() => Reply::Value(told.item(now)),
+            _ => Reply::Stored { cas, value_bytes },
         }
     }
 

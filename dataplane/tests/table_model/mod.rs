@@ -103,6 +103,15 @@ pub(crate) struct Model {
     flush_at_unix_ms: Option<u64>,
 }
 
+/// Bytes of the value a store makes of what is there.
+fn joined_bytes(store: &Store<'_>, old: &[u8]) -> usize {
+    match store.mode {
+        StoreMode::Append | StoreMode::Prepend => old.len() + store.value.len(),
+        StoreMode::Range { offset } => old.len().max(offset as usize + store.value.len()),
+        StoreMode::Set | StoreMode::Add | StoreMode::Replace => store.value.len(),
+    }
+}
+
 /// The value a store makes of what is there.
 fn joined(store: &Store<'_>, old: &[u8]) -> Vec<u8> {
     match store.mode {
@@ -249,10 +258,10 @@ impl Model {
                 _ if joins && store.vivify.is_some() => store.vivify.unwrap(),
                 _ => return OwnedReply::Other("not stored"),
             };
-            let value = joined(&store, &[]);
-            if key.len() + value.len() > self.item_bytes_max {
+            if key.len() + joined_bytes(&store, &[]) > self.item_bytes_max {
                 return OwnedReply::Other("too large");
             }
+            let value = joined(&store, &[]);
             let item = ModelItem { flags: store.flags, ..self.fresh(now, &value, expiry, store.new_cas) };
             let cas = item.cas;
             self.items.insert(key.to_vec(), item);
@@ -276,10 +285,10 @@ impl Model {
             }
             stale = true;
         }
-        let value = joined(&store, &old.value);
-        if key.len() + value.len() > self.item_bytes_max {
+        if key.len() + joined_bytes(&store, &old.value) > self.item_bytes_max {
             return OwnedReply::Other("too large");
         }
+        let value = joined(&store, &old.value);
         let mut item = self.fresh(now, &value, store.expiry, store.new_cas);
         item.flags = store.flags;
         if store.keep_expiry {
