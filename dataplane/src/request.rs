@@ -10,6 +10,15 @@ use crate::time::Expiry;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Origin(pub u64);
 
+impl Origin {
+    /// A request of this origin, with the table's own durability.
+    #[inline]
+    #[must_use]
+    pub fn request<'a>(self, key: &'a [u8], op: Op<'a>) -> Request<'a> {
+        Request { origin: self, ..Request::new(key, op) }
+    }
+}
+
 /// When a write counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {

@@ -12,6 +12,7 @@ use dataplane::protocol::memcached::conversation::{
     CollectedReplies, Conversation, DatagramConversation, reassemble, roomy_setup,
 };
 use dataplane::protocol::memcached::parse::{Parsed, parse};
+use dataplane::protocol::memcached::stream::{OUTPUT_BYTES_ENOUGH, OUTPUT_BYTES_MIN};
 use dataplane::protocol::memcached::udp::{FRAME_HEADER_BYTES, FrameHeader};
 use dataplane::request::StoreMode;
 use dataplane::service::{Service, ServiceSetup};
@@ -136,6 +137,44 @@ proptest! {
         }
         prop_assert_eq!(String::from_utf8_lossy(&replies), String::from_utf8_lossy(&expected));
         prop_assert_eq!(pieces.closed, whole.closed);
+    }
+
+    /// A client that reads slowly gets what one that reads at once gets.
+    #[test]
+    fn a_stream_with_little_room_gets_the_replies_of_one_with_much(
+        seeds in prop::collection::vec(any::<u64>(), 1..60), capacity in 4096usize..9000, piece in 1usize..5000,
+    ) {
+        let bytes = seeds.into_iter().flat_map(command_of).collect::<Vec<_>>();
+        let mut roomy = Conversation::new(ModelTable::new(), roomy_setup());
+        let expected = roomy.say(NOW, &bytes);
+        let mut narrow = Conversation::new(ModelTable::new(), setup(capacity));
+        let replies = bytes.chunks(piece).flat_map(|bytes| narrow.say(NOW, bytes)).collect::<Vec<_>>();
+        // Values are of 3000 bytes at most, unless some are joined.
+        prop_assume!(narrow.metrics.drops(DropReason::ReplyTooLarge) == 0);
+        prop_assert_eq!(String::from_utf8_lossy(&replies), String::from_utf8_lossy(&expected));
+        for &kind in OpKind::ALL {
+            prop_assert_eq!(narrow.metrics.requests(kind), roomy.metrics.requests(kind), "{:?}", kind);
+        }
+        prop_assert_eq!(format!("{:?}", narrow.table), format!("{:?}", roomy.table));
+    }
+
+    /// A reply that does not fit a datagram's limit leaves everything as it was.
+    #[test]
+    fn a_datagram_without_room_for_its_reply_changes_nothing(seed: u64, limit in 256usize..3000) {
+        let command = command_of(seed);
+        // A plain read counts its keys as used, and `stats` is measured by its longest answer.
+        prop_assume!(!command.starts_with(b"get"));
+        let mut server = DatagramConversation::new(&setup(limit));
+        for key in ["a", "b", "n1", "n2", "key:3", "a-rather-long-key-with-dots.and.such"] {
+            let value = "7".repeat(2500);
+            server.ask(NOW, 1, format!("set {key} 9 1000 2500\r\n{value}\r\n").as_bytes()).expect("stored");
+            server.ask(NOW, 1, format!("md {key} I\r\n").as_bytes()).expect("stale");
+        }
+        let before = format!("{:?}", server.table);
+        let reply = server.ask(NOW, 2, &command).expect("well-formed");
+        if reply == b"SERVER_ERROR reply too large\r\n" {
+            prop_assert_eq!(format!("{:?}", server.table), before, "{}", command.escape_ascii());
+        }
     }
 
     #[test]
@@ -296,6 +335,42 @@ fn two_messages_in_a_datagram_are_none() {
     assert_eq!(reply, b"CLIENT_ERROR more than one message in a datagram\r\n");
     assert_eq!(server.ask(NOW, 2, b"get a\r\n").expect("well-formed"), b"END\r\n");
     assert_eq!(server.metrics.requests(OpKind::Invalid), 1);
+}
+
+#[test]
+fn the_largest_value_goes_over_a_stream() {
+    let mut stream = Conversation::new(ModelTable::new(), setup(OUTPUT_BYTES_ENOUGH));
+    let key = "k".repeat(KEY_BYTES_MAX);
+    let value = "v".repeat(VALUE_BYTES_MAX);
+    assert_eq!(
+        stream.say(NOW, format!("set {key} 4294967295 0 {}\r\n{value}\r\n", value.len()).as_bytes()),
+        b"STORED\r\n"
+    );
+    let gets = format!("gets {key} {key} nope {key}\r\nmg {key} v k c f h l s t Oopaque\r\nmn\r\n");
+    let replies = String::from_utf8(stream.say(NOW, gets.as_bytes())).expect("text");
+    assert_eq!(replies.matches(&value).count(), 4);
+    assert!(replies.ends_with("\r\nMN\r\n"), "{}", &replies[replies.len() - 60..]);
+    assert_eq!(stream.metrics.drops(DropReason::ReplyTooLarge), 0);
+}
+
+#[test]
+fn a_value_larger_than_the_send_buffer_is_an_error_and_the_stream_goes_on() {
+    let mut stream = Conversation::new(ModelTable::new(), setup(OUTPUT_BYTES_MIN));
+    stream.say(NOW, b"set small 0 0 1\r\nx\r\n");
+    stream.say(
+        NOW,
+        format!("set big 0 60 {OUTPUT_BYTES_MIN}\r\n{}\r\n", "v".repeat(OUTPUT_BYTES_MIN)).as_bytes(),
+    );
+    let replies =
+        stream.say(NOW, b"get small big small\r\nmg big v T0\r\nmg big s t\r\ngat 0 big\r\nmg big t\r\n");
+    assert_eq!(
+        String::from_utf8(replies).expect("text"),
+        format!(
+            "VALUE small 0 1\r\nx\r\nSERVER_ERROR reply too large\r\nSERVER_ERROR reply too large\r\n\
+             HD s{OUTPUT_BYTES_MIN} t60\r\nSERVER_ERROR reply too large\r\nHD t60\r\n"
+        )
+    );
+    assert_eq!(stream.metrics.drops(DropReason::ReplyTooLarge), 3);
 }
 
 #[test]

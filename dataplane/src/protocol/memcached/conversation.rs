@@ -3,12 +3,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::parse::{Incomplete, Parsed, parse};
-use super::reply::{ReplyBuffer, lines};
-use super::session::{Executed, Session};
+use super::session::Session;
+use super::stream::{Next, Progress, Stream};
 use super::udp::{FRAME_HEADER_BYTES, FrameHeader, Memcached};
 use crate::limits::{MEMCACHED_DATAGRAM_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::metrics::WorkerMetrics;
+use crate::protocol::output::Output;
+use crate::request::Origin;
 use crate::service::{Context, Datagram, Replies, Service, ServiceSetup, Via};
 use crate::table::Table;
 use crate::table::model::ModelTable;
@@ -26,7 +27,29 @@ pub fn roomy_setup() -> ServiceSetup {
     }
 }
 
-/// A byte stream's end of the protocol: pipelining, values in pieces, and refused values swallowed.
+/// A send buffer of a size, as a connection has one.
+#[derive(Debug)]
+struct SendBuffer {
+    bytes: Vec<u8>,
+    capacity: usize,
+}
+
+impl Output for SendBuffer {
+    fn room(&self) -> usize {
+        self.capacity - self.bytes.len()
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.room(), "a session pushes no more than there is room for");
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+/// A connection with a table of its own.
 #[derive(Debug)]
 pub struct Conversation<T> {
     /// What it works on.
@@ -36,66 +59,58 @@ pub struct Conversation<T> {
     /// Nothing more is taken.
     pub closed: bool,
     session: Session,
-    reply: ReplyBuffer,
-    setup: ServiceSetup,
+    stream: Stream,
+    output: SendBuffer,
+    item_bytes_max: usize,
     unread: Vec<u8>,
-    skip_bytes: usize,
 }
 
 impl<T: Table> Conversation<T> {
-    /// A conversation with `table`.
+    /// A conversation with `table`; the setup's largest reply is the size of its send buffer.
     pub fn new(table: T, setup: ServiceSetup) -> Self {
         Self {
             table,
             metrics: WorkerMetrics::default(),
             closed: false,
             session: Session::new(&setup),
-            reply: ReplyBuffer::new(setup.reply_bytes_max),
-            setup,
+            stream: Stream::default(),
+            output: SendBuffer { bytes: Vec::new(), capacity: setup.reply_bytes_max },
+            item_bytes_max: setup.item_bytes_max,
             unread: Vec::new(),
-            skip_bytes: 0,
         }
     }
 
-    /// Takes bytes, in whatever pieces, and gives back the replies to all messages that are now whole.
+    /// Takes bytes, in whatever pieces, and gives back the replies to all messages that are now whole. The send buffer
+    /// is emptied whenever the stream waits for room.
     pub fn say(&mut self, now: Now, bytes: &[u8]) -> Vec<u8> {
         self.unread.extend_from_slice(bytes);
         let mut replies = Vec::new();
         while !self.closed {
-            let skipped = self.skip_bytes.min(self.unread.len());
-            self.unread.drain(..skipped);
-            self.skip_bytes -= skipped;
-            if self.skip_bytes > 0 || self.unread.is_empty() {
-                break;
-            }
             let mut context = Context { now, table: &mut self.table, metrics: &self.metrics };
-            match parse(&self.unread, self.setup.item_bytes_max) {
-                Parsed::Command(command, bytes) => {
+            let Progress { consumed, next } = self.stream.advance(
+                &mut self.session,
+                &mut context,
+                Origin(1),
+                self.item_bytes_max,
+                &self.unread,
+                &mut self.output,
+            );
+            let room = self.output.room();
+            self.unread.drain(..consumed);
+            replies.append(&mut self.output.bytes);
+            match next {
+                Next::Room { bytes } => {
                     assert!(
-                        (1..=self.unread.len()).contains(&bytes),
-                        "consumes what is there, and something"
+                        room < bytes && bytes <= self.output.capacity(),
+                        "waits for room that it can have"
                     );
-                    match self.session.execute(&mut context, &command, &mut self.reply) {
-                        Executed::Done => {}
-                        Executed::Close => self.closed = true,
-                        Executed::Pending => self.reply.push(lines::REPLY_PENDING),
-                    }
-                    self.skip_bytes = bytes;
                 }
-                Parsed::Invalid(error) => {
-                    assert!(error.skip_bytes > 0, "an error moves on");
-                    self.session.refuse(&mut context, &error, &mut self.reply);
-                    self.closed = error.fatal;
-                    self.skip_bytes = error.skip_bytes;
-                }
-                Parsed::Incomplete(Incomplete::Line) => break,
-                Parsed::Incomplete(Incomplete::Value { bytes, .. }) => {
-                    assert!(bytes > self.unread.len(), "says how much is missing");
+                Next::Input { bytes } => {
+                    assert!(bytes > self.unread.len(), "waits for more bytes than there are");
                     break;
                 }
+                Next::Close => self.closed = true,
             }
-            replies.extend_from_slice(self.reply.as_bytes());
-            self.reply.clear();
         }
         replies
     }

@@ -13,7 +13,7 @@ use super::token::{Tokens, is_key};
 use crate::request::{Direction, StoreMode};
 
 /// Longest opaque, its flag `O` included.
-const OPAQUE_BYTES_MAX: usize = 32;
+pub(super) const OPAQUE_BYTES_MAX: usize = 32;
 
 /// Most words of a meta line (memcached's `MFLAG_MAX_OPT_LENGTH`).
 const WORDS_MAX: usize = 20;

@@ -9,6 +9,7 @@
 //! | [`reply`] | a bounded buffer and memcached's reply lines |
 //! | [`session`], [`statistics`] | carries out one command against a table |
 //! | [`udp`] | the frame header, and the [`Service`](crate::service::Service) for datagrams |
+//! | [`stream`] | a connection's place in the protocol: messages off a receive buffer, replies onto a send buffer |
 //!
 //! Everything up to [`session`] knows nothing of datagrams: a byte stream parses with the same functions,
 //! message after message. What is spoken, and where it differs from memcached, is in `docs/memcached.md`; the
@@ -25,6 +26,7 @@ pub mod parse;
 pub mod reply;
 pub mod session;
 pub mod statistics;
+pub mod stream;
 pub mod token;
 pub mod udp;
 

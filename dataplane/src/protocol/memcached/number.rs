@@ -1,18 +1,4 @@
-//! Decimal numbers, as memcached reads and writes them.
-
-/// Digits of the largest `u64`.
-pub const U64_DIGITS_MAX: usize = 20;
-
-/// Two digits for each number below 100: halves the divisions of printing.
-const PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[b'0'; 2]; 100];
-    let mut number = 0;
-    while number < 100 {
-        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
-        number += 1;
-    }
-    pairs
-};
+//! Decimal numbers, as memcached reads them.
 
 /// An unsigned number of decimal digits, with an optional `+`; `None` for anything else, and beyond 64 bits.
 #[inline]
@@ -51,26 +37,6 @@ pub fn parse_i64(token: &[u8]) -> Option<i64> {
     }
 }
 
-/// Writes a number's digits at the end of `buffer` and returns them.
-#[inline]
-pub fn format_u64(value: u64, buffer: &mut [u8; U64_DIGITS_MAX]) -> &[u8] {
-    let mut rest = value;
-    let mut start = U64_DIGITS_MAX;
-    while rest >= 100 {
-        start -= 2;
-        buffer[start..start + 2].copy_from_slice(&PAIRS[(rest % 100) as usize]);
-        rest /= 100;
-    }
-    if rest >= 10 {
-        start -= 2;
-        buffer[start..start + 2].copy_from_slice(&PAIRS[rest as usize]);
-    } else {
-        start -= 1;
-        buffer[start] = b'0' + rest as u8;
-    }
-    &buffer[start..]
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -102,15 +68,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn printing_agrees_with_the_standard_library(value: u64, shift in 0u32..64) {
-            let value = value >> shift;
-            let mut buffer = [0; U64_DIGITS_MAX];
-            let digits = format_u64(value, &mut buffer);
-            prop_assert_eq!(std::str::from_utf8(digits), Ok(&value.to_string()[..]));
-            prop_assert_eq!(parse_u64(digits), Some(value));
-        }
-
         #[test]
         fn reading_agrees_with_the_standard_library(text in "[+-]?[0-9]{0,21}") {
             prop_assert_eq!(parse_u64(text.as_bytes()), text.parse::<u64>().ok());

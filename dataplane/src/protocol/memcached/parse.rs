@@ -173,7 +173,7 @@ pub fn parse(buffer: &[u8], item_bytes_max: usize) -> Parsed<'_> {
 /// Longest line that may stand at the start of `buffer`. Only what every shorter line could hold is looked at for the
 /// name, so that a line is judged alike whether or not its end is there.
 #[cold]
-fn line_bytes_max(buffer: &[u8]) -> usize {
+pub(super) fn line_bytes_max(buffer: &[u8]) -> usize {
     let name = Tokens::new(&buffer[..buffer.len().min(LINE_BYTES_MAX)]).next().unwrap_or_default();
     if matches!(name, b"get" | b"gets" | b"gat" | b"gats") { GET_LINE_BYTES_MAX } else { LINE_BYTES_MAX }
 }

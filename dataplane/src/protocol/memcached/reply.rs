@@ -1,6 +1,6 @@
-//! A bounded reply buffer, and memcached's reply lines.
+//! A bounded buffer for a datagram's reply, and memcached's reply lines.
 
-use super::number::{U64_DIGITS_MAX, format_u64};
+use crate::protocol::output::Output;
 
 /// Every line that a carried-out command can be answered with.
 pub mod lines {
@@ -50,9 +50,8 @@ pub mod lines {
 
 /// One reply on its way out, in a buffer that is allocated once and never grows.
 ///
-/// A push that does not fit is remembered and changes nothing, nor does any later one, so that a reply is written
-/// without asking after each word; [`settle`](Self::settle) then puts an error line in its place, for which room is
-/// kept behind the buffer. The next reply begins with [`clear`](Self::clear).
+/// A reply goes out whole or not at all: [`refuse`](Self::refuse) puts an error line in its place, for which room is kept
+/// behind the buffer. A push that does not fit, against what [`Output`] asks, changes nothing but is remembered. The next reply begins with [`clear`](Self::clear).
 #[derive(Debug)]
 pub struct ReplyBuffer {
     bytes: Box<[u8]>,
@@ -104,9 +103,27 @@ impl ReplyBuffer {
         self.overflowed
     }
 
-    /// Appends bytes.
+    /// Puts the error line in the place of the reply; whatever was pushed, it fits.
+    #[cold]
+    pub fn refuse(&mut self) {
+        self.length = lines::REPLY_TOO_LARGE.len();
+        self.bytes[..self.length].copy_from_slice(lines::REPLY_TOO_LARGE);
+        self.overflowed = false;
+    }
+}
+
+impl Output for ReplyBuffer {
     #[inline]
-    pub fn push(&mut self, bytes: &[u8]) {
+    fn room(&self) -> usize {
+        self.capacity - self.length.min(self.capacity)
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    #[inline]
+    fn push(&mut self, bytes: &[u8]) {
         let end = self.length + bytes.len();
         if end > self.capacity || self.overflowed {
             self.overflowed = true;
@@ -114,34 +131,6 @@ impl ReplyBuffer {
         }
         self.bytes[self.length..end].copy_from_slice(bytes);
         self.length = end;
-    }
-
-    /// Appends a number.
-    #[inline]
-    pub fn push_number(&mut self, number: u64) {
-        // Most client flags are 0: one byte is cheaper to store than to copy.
-        if number < 10 {
-            return self.push(&[b'0' + number as u8]);
-        }
-        self.push(format_u64(number, &mut [0; U64_DIGITS_MAX]));
-    }
-
-    /// Ends the reply: if it did not fit, an error line takes its place. False if so.
-    #[inline]
-    pub fn settle(&mut self) -> bool {
-        if self.overflowed {
-            self.refuse();
-            return false;
-        }
-        true
-    }
-
-    /// Puts the error line in the place of the reply; whatever was pushed, it fits.
-    #[cold]
-    fn refuse(&mut self) {
-        self.length = lines::REPLY_TOO_LARGE.len();
-        self.bytes[..self.length].copy_from_slice(lines::REPLY_TOO_LARGE);
-        self.overflowed = false;
     }
 }
 
@@ -152,21 +141,20 @@ mod tests {
     #[test]
     fn a_reply_that_does_not_fit_becomes_one_error_line() {
         let mut reply = ReplyBuffer::new(16);
-        reply.push(b"VALUE k 0 12\r\n");
-        reply.push(b"twelve bytes");
-        reply.push(b"");
-        assert!(reply.overflowed());
-        assert!(!reply.settle());
-        assert_eq!(reply.as_bytes(), b"SERVER_ERROR reply too large\r\n");
-        // Who forgets to clear gets the same line again, and no panic.
-        reply.push(b"VALUE k 0 12\r\n");
-        assert!(!reply.settle());
-        assert_eq!(reply.as_bytes(), b"SERVER_ERROR reply too large\r\n");
+        for _ in 0..2 {
+            reply.push(b"VALUE k 0 12\r\n");
+            reply.push(b"twelve bytes");
+            reply.push(b"");
+            assert!(reply.overflowed());
+            // Who forgets to clear gets the same line again, and no panic.
+            reply.refuse();
+            assert_eq!(reply.as_bytes(), b"SERVER_ERROR reply too large\r\n");
+            assert_eq!(reply.room(), 0);
+        }
         reply.clear();
         assert!(reply.is_empty() && !reply.overflowed());
         reply.push(&[b'x'; 16]);
-        assert!(reply.settle());
-        assert_eq!(reply.len(), 16);
+        assert_eq!((reply.len(), reply.overflowed()), (16, false));
     }
 
     #[test]

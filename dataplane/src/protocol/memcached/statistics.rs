@@ -2,11 +2,15 @@
 
 use super::VERSION;
 use super::parse::error_lines::ERROR;
-use super::reply::{ReplyBuffer, lines};
+use super::reply::lines;
 use super::token::Tokens;
 use crate::metrics::OpKind;
+use crate::protocol::output::Output;
 use crate::service::{Context, ServiceSetup};
 use crate::time::{NS_PER_S, Now};
+
+/// Longest answer: 19 lines, each with a name and a number.
+pub(super) const STATISTICS_BYTES_MAX: usize = 1024;
 
 /// Counts since start, or since `stats reset`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,7 +83,7 @@ impl Statistics {
     }
 
     /// Answers `stats <words>`.
-    pub(super) fn write(&mut self, context: &Context<'_>, mut words: Tokens<'_>, reply: &mut ReplyBuffer) {
+    pub(super) fn write(&mut self, context: &Context<'_>, mut words: Tokens<'_>, reply: &mut impl Output) {
         match words.next() {
             None => self.general(context, reply),
             Some(b"settings") => self.settings(context, reply),
@@ -102,7 +106,7 @@ impl Statistics {
         reply.push(lines::END);
     }
 
-    fn general(&self, context: &Context<'_>, reply: &mut ReplyBuffer) {
+    fn general(&self, context: &Context<'_>, reply: &mut impl Output) {
         let now = context.now;
         let table = context.table.statistics();
         let counts = Counts::read(context).since(self.reset_at);
@@ -128,7 +132,7 @@ impl Statistics {
         number(reply, b"reclaimed", counts.expirations);
     }
 
-    fn settings(&self, context: &Context<'_>, reply: &mut ReplyBuffer) {
+    fn settings(&self, context: &Context<'_>, reply: &mut impl Output) {
         number(reply, b"maxbytes", context.table.statistics().capacity_bytes);
         word(reply, b"evictions", b"on");
         number(reply, b"num_threads", self.workers);
@@ -139,7 +143,7 @@ impl Statistics {
     }
 }
 
-fn number(reply: &mut ReplyBuffer, name: &[u8], value: u64) {
+fn number(reply: &mut impl Output, name: &[u8], value: u64) {
     reply.push(b"STAT ");
     reply.push(name);
     reply.push(b" ");
@@ -147,7 +151,7 @@ fn number(reply: &mut ReplyBuffer, name: &[u8], value: u64) {
     reply.push(b"\r\n");
 }
 
-fn word(reply: &mut ReplyBuffer, name: &[u8], value: &[u8]) {
+fn word(reply: &mut impl Output, name: &[u8], value: &[u8]) {
     reply.push(b"STAT ");
     reply.push(name);
     reply.push(b" ");

@@ -74,6 +74,13 @@ impl<'a> Tokens<'a> {
     pub const fn new(text: &'a [u8]) -> Self {
         Self { rest: text }
     }
+
+    /// What is left of the text.
+    #[inline]
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
 }
 
 impl<'a> Iterator for Tokens<'a> {

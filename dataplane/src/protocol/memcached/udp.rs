@@ -18,6 +18,8 @@ use super::session::{Executed, Session};
 use super::token::Tokens;
 use crate::limits::{KEY_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX, MEMCACHED_DATAGRAM_KEYS_MAX};
 use crate::metrics::{DropReason, OpKind};
+use crate::protocol::output::Output;
+use crate::request::Origin;
 use crate::service::{Context, Datagram, Replies, Service, ServiceFactory, ServiceSetup};
 
 /// Bytes of the frame header.
@@ -31,6 +33,9 @@ pub const REPLY_BYTES_MIN: usize = 256;
 
 /// Largest reply that its datagrams can be counted for in 16 bits.
 pub const REPLY_BYTES_LIMIT: usize = MEMCACHED_DATAGRAM_BYTES_MAX * u16::MAX as usize;
+
+/// Where datagrams come from: no reply comes later than its datagram is served.
+const DATAGRAM: Origin = Origin(0);
 
 /// The header in front of every datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,13 +132,8 @@ impl Memcached {
             Parsed::Command(Command::Get(get), _) if asks_too_much(message, &get) => {
                 refused(lines::TOO_MANY_KEYS, false)
             }
-            Parsed::Command(command, bytes) if bytes == message.len() => {
-                match self.session.execute(context, &command, &mut self.reply) {
-                    Executed::Pending => self.reply.push(lines::REPLY_PENDING),
-                    // There is no stream to close.
-                    Executed::Done | Executed::Close => {}
-                }
-                return;
+            Parsed::Command(mut command, bytes) if bytes == message.len() => {
+                return self.execute(context, &mut command);
             }
             Parsed::Command(..) => refused(lines::TRAILING_BYTES, false),
             // What is missing never comes: no state is kept for it.
@@ -143,9 +143,36 @@ impl Memcached {
         };
         if is_error_reply(message) {
             context.metrics.requested(OpKind::Invalid, 1);
-        } else {
-            self.session.refuse(context, &error, &mut self.reply);
+        } else if self.session.refuse(context, &error, &mut self.reply) != Executed::Done {
+            self.refuse_reply(context);
         }
+    }
+
+    /// Carries out a command whose whole reply fits; of any other nothing happens but an error line, except that the keys
+    /// of a plain read that came before the one too many count as used.
+    #[inline]
+    fn execute(&mut self, context: &mut Context<'_>, command: &mut Command<'_>) {
+        if let Command::Get(get @ Get { touch: Some(_), .. }) = command
+            && self.session.reply_bytes(context, DATAGRAM, get) > self.reply.room()
+        {
+            return self.refuse_reply(context);
+        }
+        match self.session.execute(context, DATAGRAM, command, &mut self.reply) {
+            // There is no stream to close.
+            Executed::Done | Executed::Close if !self.reply.overflowed() => {}
+            Executed::Done | Executed::Close | Executed::Full { .. } => self.refuse_reply(context),
+            Executed::Pending => {
+                self.reply.clear();
+                self.reply.push(lines::REPLY_PENDING);
+            }
+        }
+    }
+
+    /// Puts an error line in the place of a reply that does not fit.
+    #[cold]
+    fn refuse_reply(&mut self, context: &Context<'_>) {
+        self.reply.refuse();
+        context.metrics.dropped(DropReason::ReplyTooLarge);
     }
 
     /// Sends the reply in as many datagrams as it takes, or not at all.

@@ -2,40 +2,72 @@
 
 use super::super::command::{Exptime, Get, Store};
 use super::super::parse::error_lines::TOO_LARGE;
-use super::super::reply::{ReplyBuffer, lines};
-use super::{Executed, count_read, evict, finish};
+use super::super::reply::lines;
+use super::{Exchange, Executed, count_read, evict, finish};
 use crate::metrics::OpKind;
-use crate::request::{self, Arithmetic, Delete, Direction, Item, Op, Reply, Request, StoreMode};
-use crate::service::Context;
+use crate::protocol::output::Output;
+use crate::request::{self, Arithmetic, Delete, Direction, Item, Op, Reply, StoreMode};
 use crate::table::Submission;
 
-/// Reads key by key; nothing is kept between them.
+/// Most bytes of an item's reply beside its key and value: `VALUE` and the spaces, flags, length, CAS, and two line ends.
+const ITEM_LINE_BYTES_MAX: usize = 6 + 1 + 10 + 1 + 7 + 1 + 20 + 2 + 2;
+
+/// Reads key by key. Without room for an item it stops before that: the command then has the keys that are left.
 #[inline]
-pub(super) fn get(context: &mut Context<'_>, command: &Get<'_>, reply: &mut ReplyBuffer) -> Executed {
+pub(super) fn get<O: Output>(exchange: &mut Exchange<'_, '_, O>, command: &mut Get<'_>) -> Executed {
+    let Exchange { context, origin, reply } = exchange;
     let touch = command.touch.map(|exptime| exptime.expiry(context.now));
-    let op = Op::Get(request::Get { touch, ..request::Get::default() });
     let (mut hits, mut misses) = (0, 0);
-    for key in command.keys {
-        match context.table.submit(context.now, &Request::new(key, op)) {
-            Submission::Done(Reply::Value(item)) => {
-                hits += 1;
-                push_item(reply, key, &item, command.cas);
-            }
-            Submission::Done(_) => misses += 1,
-            Submission::Pending => return Executed::Pending,
-        }
-        if reply.overflowed() {
-            break;
-        }
+    let mut keys = command.keys;
+    let mut executed = Executed::Done;
+    loop {
+        let left = keys;
+        let Some(key) = keys.next() else { break };
+        // The end has its room kept from the first key on.
+        let around_bytes = ITEM_LINE_BYTES_MAX + key.len() + lines::END.len();
+        let value_bytes_max = reply.room().checked_sub(around_bytes);
+        let read = request::Get { touch, value_bytes_max, ..request::Get::default() };
+        let missing_bytes = match value_bytes_max {
+            None => around_bytes,
+            Some(_) => match context.table.submit(context.now, &origin.request(key, Op::Get(read))) {
+                Submission::Done(Reply::Value(item)) => {
+                    hits += 1;
+                    push_item(*reply, key, &item, command.cas);
+                    continue;
+                }
+                Submission::Done(Reply::NoRoom { value_bytes }) => around_bytes + value_bytes,
+                Submission::Done(_) => {
+                    misses += 1;
+                    continue;
+                }
+                Submission::Pending => return Executed::Pending,
+            },
+        };
+        command.keys = left;
+        executed = Executed::Full { bytes: missing_bytes };
+        break;
     }
     count_read(context, hits, misses);
-    reply.push(lines::END);
-    Executed::Done
+    if executed == Executed::Done {
+        reply.push(lines::END);
+    }
+    executed
+}
+
+/// Bytes of room that [`get`] needs for the whole of a reply. Nothing is changed, nor counted.
+pub(super) fn get_bytes<O>(exchange: &mut Exchange<'_, '_, O>, command: &Get<'_>) -> usize {
+    let Exchange { context, origin, .. } = exchange;
+    let peek = request::Get { peek: true, ..request::Get::default() };
+    let item_bytes = |key| match context.table.submit(context.now, &origin.request(key, Op::Get(peek))) {
+        Submission::Done(Reply::Value(item)) => ITEM_LINE_BYTES_MAX + key.len() + item.value.len(),
+        _ => 0,
+    };
+    command.keys.map(item_bytes).sum::<usize>() + lines::END.len()
 }
 
 /// `VALUE <key> <flags> <bytes> [<cas unique>]`, and the value.
 #[inline]
-fn push_item(reply: &mut ReplyBuffer, key: &[u8], item: &Item<'_>, cas: bool) {
+fn push_item(reply: &mut impl Output, key: &[u8], item: &Item<'_>, cas: bool) {
     reply.push(b"VALUE ");
     reply.push(key);
     reply.push(b" ");
@@ -51,7 +83,8 @@ fn push_item(reply: &mut ReplyBuffer, key: &[u8], item: &Item<'_>, cas: bool) {
     reply.push(b"\r\n");
 }
 
-pub(super) fn store(context: &mut Context<'_>, command: &Store<'_>, reply: &mut ReplyBuffer) -> Executed {
+pub(super) fn store<O: Output>(exchange: &mut Exchange<'_, '_, O>, command: &Store<'_>) -> Executed {
+    let Exchange { context, origin, reply } = exchange;
     context.metrics.requested(OpKind::Store, 1);
     let op = Op::Store(request::Store {
         mode: command.mode,
@@ -60,7 +93,7 @@ pub(super) fn store(context: &mut Context<'_>, command: &Store<'_>, reply: &mut 
         compare_cas: command.cas,
         ..request::Store::set(command.value)
     });
-    let line = match context.table.submit(context.now, &Request::new(command.key, op)) {
+    let line = match context.table.submit(context.now, &origin.request(command.key, op)) {
         Submission::Done(Reply::Stored { .. }) => lines::STORED,
         Submission::Done(Reply::NotStored) => lines::NOT_STORED,
         Submission::Done(Reply::Exists) => lines::EXISTS,
@@ -74,64 +107,60 @@ pub(super) fn store(context: &mut Context<'_>, command: &Store<'_>, reply: &mut 
     if failed && command.mode == StoreMode::Set && command.cas.is_none() {
         evict(context, command.key);
     }
-    finish(command.quiet, line, reply)
+    finish(command.quiet, line, *reply)
 }
 
-pub(super) fn delete(
-    context: &mut Context<'_>,
-    key: &[u8],
-    quiet: bool,
-    reply: &mut ReplyBuffer,
-) -> Executed {
+pub(super) fn delete<O: Output>(exchange: &mut Exchange<'_, '_, O>, key: &[u8], quiet: bool) -> Executed {
+    let Exchange { context, origin, reply } = exchange;
     context.metrics.requested(OpKind::Delete, 1);
-    match context.table.submit(context.now, &Request::new(key, Op::Delete(Delete::default()))) {
-        Submission::Done(Reply::Deleted) => finish(quiet, lines::DELETED, reply),
-        Submission::Done(Reply::NotFound) => finish(quiet, lines::NOT_FOUND, reply),
-        Submission::Done(_) => finish(quiet, lines::UNHANDLED, reply),
+    match context.table.submit(context.now, &origin.request(key, Op::Delete(Delete::default()))) {
+        Submission::Done(Reply::Deleted) => finish(quiet, lines::DELETED, *reply),
+        Submission::Done(Reply::NotFound) => finish(quiet, lines::NOT_FOUND, *reply),
+        Submission::Done(_) => finish(quiet, lines::UNHANDLED, *reply),
         Submission::Pending => Executed::Pending,
     }
 }
 
-pub(super) fn touch(
-    context: &mut Context<'_>,
+pub(super) fn touch<O: Output>(
+    exchange: &mut Exchange<'_, '_, O>,
     key: &[u8],
     exptime: Exptime,
     quiet: bool,
-    reply: &mut ReplyBuffer,
 ) -> Executed {
+    let Exchange { context, origin, reply } = exchange;
     context.metrics.requested(OpKind::Touch, 1);
     let op = Op::Touch(exptime.expiry(context.now));
-    match context.table.submit(context.now, &Request::new(key, op)) {
-        Submission::Done(Reply::Touched) => finish(quiet, lines::TOUCHED, reply),
-        Submission::Done(Reply::NotFound) => finish(quiet, lines::NOT_FOUND, reply),
-        Submission::Done(_) => finish(quiet, lines::UNHANDLED, reply),
+    match context.table.submit(context.now, &origin.request(key, op)) {
+        Submission::Done(Reply::Touched) => finish(quiet, lines::TOUCHED, *reply),
+        Submission::Done(Reply::NotFound) => finish(quiet, lines::NOT_FOUND, *reply),
+        Submission::Done(_) => finish(quiet, lines::UNHANDLED, *reply),
         Submission::Pending => Executed::Pending,
     }
 }
 
-pub(super) fn flush_all(
-    context: &mut Context<'_>,
+pub(super) fn flush_all<O: Output>(
+    exchange: &mut Exchange<'_, '_, O>,
     delay: Exptime,
     quiet: bool,
-    reply: &mut ReplyBuffer,
 ) -> Executed {
+    let Exchange { context, origin, reply } = exchange;
     context.metrics.requested(OpKind::Flush, 1);
     let at_unix_ms = if delay.0 > 0 { delay.expiry(context.now).unix_ms() } else { context.now.unix_ms };
-    match context.table.submit(context.now, &Request::new(&[], Op::FlushAll { at_unix_ms })) {
-        Submission::Done(Reply::Done) => finish(quiet, lines::OK, reply),
-        Submission::Done(_) => finish(quiet, lines::UNHANDLED, reply),
+    match context.table.submit(context.now, &origin.request(&[], Op::FlushAll { at_unix_ms })) {
+        Submission::Done(Reply::Done) => finish(quiet, lines::OK, *reply),
+        Submission::Done(_) => finish(quiet, lines::UNHANDLED, *reply),
         Submission::Pending => Executed::Pending,
     }
 }
 
-pub(super) fn arithmetic(
-    context: &mut Context<'_>,
+pub(super) fn arithmetic<O: Output>(
+    exchange: &mut Exchange<'_, '_, O>,
     key: &[u8],
     direction: Direction,
     delta: u64,
     quiet: bool,
-    reply: &mut ReplyBuffer,
 ) -> Executed {
+    let Exchange { context, origin, reply } = exchange;
     context.metrics.requested(OpKind::Arithmetic, 1);
     let op = Op::Arithmetic(Arithmetic {
         direction,
@@ -141,7 +170,7 @@ pub(super) fn arithmetic(
         compare_cas: None,
         new_cas: None,
     });
-    match context.table.submit(context.now, &Request::new(key, op)) {
+    match context.table.submit(context.now, &origin.request(key, op)) {
         Submission::Done(Reply::Value(item)) => {
             if !quiet {
                 reply.push(item.value);
@@ -149,10 +178,10 @@ pub(super) fn arithmetic(
             }
             Executed::Done
         }
-        Submission::Done(Reply::NotFound) => finish(quiet, lines::NOT_FOUND, reply),
-        Submission::Done(Reply::NotANumber) => finish(quiet, lines::NON_NUMERIC, reply),
-        Submission::Done(Reply::OutOfMemory | Reply::TooLarge) => finish(quiet, lines::OUT_OF_MEMORY, reply),
-        Submission::Done(_) => finish(quiet, lines::UNHANDLED, reply),
+        Submission::Done(Reply::NotFound) => finish(quiet, lines::NOT_FOUND, *reply),
+        Submission::Done(Reply::NotANumber) => finish(quiet, lines::NON_NUMERIC, *reply),
+        Submission::Done(Reply::OutOfMemory | Reply::TooLarge) => finish(quiet, lines::OUT_OF_MEMORY, *reply),
+        Submission::Done(_) => finish(quiet, lines::UNHANDLED, *reply),
         Submission::Pending => Executed::Pending,
     }
 }

@@ -1,0 +1,249 @@
+//! memcached over a byte stream: one connection's place in the protocol.
+//!
+//! Whoever keeps the connection keeps its bytes: what was received and not yet read, in one piece, and a send buffer. A
+//! [`Stream`] reads messages off the one and writes replies to the other, in order, until it lacks bytes or room. It
+//! holds no bytes itself. A read of many keys is the one message that is answered in pieces: between two keys it can
+//! wait for room, and what was answered is consumed meanwhile.
+
+use super::command::{Command, Exptime, Get};
+use super::parse::{Incomplete, MESSAGE_BYTES_MAX, Parsed, line_bytes_max, parse};
+use super::reply::lines;
+use super::session::{self, Executed, Session};
+use super::token::{Line, Tokens};
+use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::metrics::DropReason;
+use crate::protocol::output::Output;
+use crate::request::Origin;
+use crate::service::Context;
+
+/// Room with which every reply that there can be fits, so that none is refused: a key, the largest value, and the lines
+/// around it.
+pub const OUTPUT_BYTES_ENOUGH: usize = VALUE_BYTES_MAX + 2 * KEY_BYTES_MAX + 512;
+
+/// Least capacity of an output: with less some replies of fixed length never fit.
+pub const OUTPUT_BYTES_MIN: usize = 2048;
+
+/// Most bytes that a connection may have to hold unread for a message to become whole.
+pub const INPUT_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+
+/// Most bytes of a connection's place: there may be very many connections.
+const STREAM_BYTES_MAX: usize = 32;
+
+const _: () = assert!(size_of::<Stream>() <= STREAM_BYTES_MAX);
+
+/// How far a call came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Progress {
+    /// Bytes at the input's beginning that are done with; the next input begins behind them.
+    pub consumed: usize,
+    /// What it waits for.
+    pub next: Next,
+}
+
+/// What a stream waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// For so many unread bytes, those that are there included.
+    Input {
+        /// Unread bytes with which there is something to do.
+        bytes: usize,
+    },
+    /// For so much room in the output; at most its capacity.
+    Room {
+        /// Bytes.
+        bytes: usize,
+    },
+    /// For nothing more: what is in the output is to be sent, and the connection closed.
+    Close,
+}
+
+/// A connection's place in the protocol.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stream {
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Before a message.
+    Message {
+        /// Unread bytes in which no line ends, so that bytes that come one by one are not searched again and again.
+        searched: usize,
+    },
+    /// Among bytes that are dropped unread: the value of a refused store, mostly.
+    Skipping {
+        /// So many are left.
+        bytes: usize,
+    },
+    /// Between two keys of a read.
+    Keys {
+        cas: bool,
+        touch: Option<Exptime>,
+        /// Bytes of its line that are left, its end included.
+        bytes: usize,
+    },
+    Closed,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Message { searched: 0 }
+    }
+}
+
+/// What one step did: bytes that are done with, and what it waits for, if there is nothing more to do.
+struct Step {
+    consumed: usize,
+    waits: Option<Next>,
+}
+
+impl Step {
+    fn went(consumed: usize) -> Self {
+        Self { consumed, waits: None }
+    }
+
+    fn waits(next: Next) -> Self {
+        Self { consumed: 0, waits: Some(next) }
+    }
+}
+
+/// What all of a connection's messages are carried out with.
+struct Server<'s, 'c> {
+    session: &'s mut Session,
+    context: &'s mut Context<'c>,
+    origin: Origin,
+    item_bytes_max: usize,
+}
+
+impl Stream {
+    /// Reads all messages that are whole, as far as there is room for their replies. `input` is every unread byte, in
+    /// one piece; `item_bytes_max` bounds key and value together; `origin` is what later replies come back under.
+    ///
+    /// An output of less than [`OUTPUT_BYTES_ENOUGH`] answers what it cannot hold with an error line.
+    pub fn advance(
+        &mut self,
+        session: &mut Session,
+        context: &mut Context<'_>,
+        origin: Origin,
+        item_bytes_max: usize,
+        input: &[u8],
+        output: &mut impl Output,
+    ) -> Progress {
+        debug_assert!(output.capacity() >= OUTPUT_BYTES_MIN, "an output that holds no error line");
+        let mut server = Server { session, context, origin, item_bytes_max };
+        let mut consumed = 0;
+        loop {
+            let step = self.step(&mut server, &input[consumed..], output);
+            consumed += step.consumed;
+            if let Some(next) = step.waits {
+                return Progress { consumed, next };
+            }
+        }
+    }
+
+    fn step(&mut self, server: &mut Server<'_, '_>, input: &[u8], output: &mut impl Output) -> Step {
+        match self.place {
+            Place::Message { searched } => self.message(server, input, searched, output),
+            Place::Keys { cas, touch, bytes } => match input.get(..bytes) {
+                Some(line) => {
+                    let get = Get { keys: Tokens::new(text_of(line)), cas, touch };
+                    self.execute(server, line, Command::Get(get), output)
+                }
+                None => Step::waits(Next::Input { bytes }),
+            },
+            Place::Skipping { bytes } => {
+                let skipped = bytes.min(input.len());
+                self.place = match bytes - skipped {
+                    0 => Place::default(),
+                    bytes => Place::Skipping { bytes },
+                };
+                if skipped == 0 && bytes > 0 {
+                    Step::waits(Next::Input { bytes: 1 })
+                } else {
+                    Step::went(skipped)
+                }
+            }
+            Place::Closed => Step::waits(Next::Close),
+        }
+    }
+
+    fn message(
+        &mut self,
+        server: &mut Server<'_, '_>,
+        input: &[u8],
+        searched: usize,
+        output: &mut impl Output,
+    ) -> Step {
+        let news = input.get(searched..).unwrap_or_default();
+        if !news.contains(&b'\n') && input.len() < line_bytes_max(input) {
+            self.place = Place::Message { searched: input.len() };
+            return Step::waits(Next::Input { bytes: input.len() + 1 });
+        }
+        match parse(input, server.item_bytes_max) {
+            Parsed::Command(command, bytes) => self.execute(server, &input[..bytes], command, output),
+            Parsed::Incomplete(Incomplete::Value { bytes, .. }) => Step::waits(Next::Input { bytes }),
+            Parsed::Incomplete(Incomplete::Line) => Step::waits(Next::Input { bytes: input.len() + 1 }),
+            Parsed::Invalid(error) => {
+                if let Executed::Full { bytes } = server.session.refuse(server.context, &error, output) {
+                    return Step::waits(Next::Room { bytes });
+                }
+                self.place =
+                    if error.fatal { Place::Closed } else { Place::Skipping { bytes: error.skip_bytes } };
+                Step::went(0)
+            }
+        }
+    }
+
+    /// Carries out a command; `message` is all of it, or what is left of the line of a read.
+    fn execute(
+        &mut self,
+        server: &mut Server<'_, '_>,
+        message: &[u8],
+        mut command: Command<'_>,
+        output: &mut impl Output,
+    ) -> Step {
+        let Server { session, context, origin, .. } = server;
+        match session.execute(context, *origin, &mut command, output) {
+            Executed::Done => {}
+            Executed::Close => {
+                self.place = Place::Closed;
+                return Step::went(message.len());
+            }
+            Executed::Full { bytes } if bytes <= output.capacity() => {
+                return self.wait_for_room(&command, message, bytes);
+            }
+            // It never fits. The line in its place ends the reply, also one of which a part has gone.
+            Executed::Full { .. } if output.room() < session::LINE_BYTES_MAX => {
+                return self.wait_for_room(&command, message, session::LINE_BYTES_MAX);
+            }
+            Executed::Full { .. } => {
+                output.push(lines::REPLY_TOO_LARGE);
+                context.metrics.dropped(DropReason::ReplyTooLarge);
+            }
+            Executed::Pending if output.room() < session::LINE_BYTES_MAX => {
+                return self.wait_for_room(&command, message, session::LINE_BYTES_MAX);
+            }
+            Executed::Pending => output.push(lines::REPLY_PENDING),
+        }
+        self.place = Place::default();
+        Step::went(message.len())
+    }
+
+    /// Of a read, the keys that were answered are done with; anything else begins again when there is room.
+    fn wait_for_room(&mut self, command: &Command<'_>, message: &[u8], bytes: usize) -> Step {
+        let mut consumed = 0;
+        if let Command::Get(Get { keys, cas, touch }) = *command {
+            let line_end_bytes = message.len() - text_of(message).len();
+            let left_bytes = keys.rest().len() + line_end_bytes;
+            consumed = message.len() - left_bytes;
+            self.place = Place::Keys { cas, touch, bytes: left_bytes };
+        }
+        Step { consumed, waits: Some(Next::Room { bytes }) }
+    }
+}
+
+/// A line without its end.
+fn text_of(line: &[u8]) -> &[u8] {
+    Line::first(line).map_or(line, |line| line.text)
+}
