@@ -18,7 +18,7 @@
 //! | [`daemon`] | puts all of it together from a configuration, and takes it apart again |
 //!
 //! [`simulation`] runs all of it in one thread on a simulated wire. Beneath them: [`config`], [`topology`],
-//! [`memory`], [`metrics`], [`limits`] and [`time`].
+//! [`memory`], [`metrics`], [`limits`], [`privileges`] and [`time`].
 
 pub mod config;
 pub mod control;
@@ -28,6 +28,7 @@ pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod port;
+pub mod privileges;
 pub mod protocol;
 pub mod request;
 pub mod service;

@@ -14,6 +14,9 @@ use dataplane::testbed::{Daemon, VethPair, wait_until};
 
 use daemon_support::{Client, Family, PORT, Rig, SOON, UNAVAILABLE, item, verdict};
 
+/// An address of the client's host that is on no allow-list of these tests.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
+
 /// Who is attached to the daemon's interface.
 fn attached(rig: &Rig) -> Option<Foreign> {
     rig.pair.right.run(|| Foreign::find(rig.interface())).expect("entered").expect("the interface is there")
@@ -143,6 +146,14 @@ fn killed_adopted_leaves_the_pinned_program_which_passes_and_is_adopted_again() 
     assert!(!pins.entries(rig.interface()).is_empty());
     let socket = kernel_socket(&rig, Duration::from_secs(1));
     assert_kernel_has_traffic(&rig, &socket);
+    // The allow-list died with the daemon: what it kept out is the kernel's affair again.
+    let prefix = format!("{STRANGER}/24");
+    rig.pair.left.ip(&["addr", "add", &prefix, "dev", &rig.pair.left_end.interface]).expect("added");
+    let local = SocketAddr::new(STRANGER.into(), 0);
+    Client::open(&rig.pair.left, local, rig.server(Family::V4)).send(b"get stranger\r\n");
+    let (_, from) =
+        socket.recv_from(&mut [0; 64]).expect("a denied source's datagram comes to the kernel too");
+    assert_eq!(from.ip(), STRANGER);
     drop(socket);
     let told =
         rig.command(&["steer", "status", "--json", "--window-ms", "0", "--pin-directory", pins.text()]);

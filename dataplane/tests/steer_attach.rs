@@ -7,8 +7,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
+use caps::{CapSet, Capability};
 use dataplane::config::{Attachment, SteerLogLevel, XdpMode};
 use dataplane::limits::QUEUES_MAX;
+use dataplane::privileges::CAPABILITIES;
 use dataplane::steer::inspect::Foreign;
 use dataplane::steer::{self, AttachedMode, ServiceProtocol, ServiceRule, Steer, SteerError};
 use dataplane::time::Now;
@@ -53,6 +55,46 @@ fn owned_goes_with_its_handle() {
         wait_for("the program to be detached", || !attached());
         let steer = attach(XdpMode::Generic).expect("generic works everywhere");
         assert_eq!(steer.mode(), Some(AttachedMode::Generic));
+    });
+}
+
+#[test]
+fn the_capabilities_that_are_documented_are_enough_to_load_attach_and_adopt() {
+    Bed::new("caps").in_server(|bed| {
+        // Mounted as root does it at boot: that takes CAP_SYS_ADMIN, and is no part of the daemon's work.
+        steer::load(Bed::SERVER, XdpMode::Auto, LEVEL, &[rule()], bed.pin_directory()).expect("it loads");
+        steer::unload(Bed::SERVER, bed.pin_directory()).expect("it unloads");
+        // Capabilities belong to a thread, and this one ends with the test.
+        let documented = CAPABILITIES.iter().map(|&(capability, _)| capability).collect();
+        for set in [CapSet::Effective, CapSet::Permitted] {
+            caps::set(None, set, &documented).expect("capabilities can be given up");
+        }
+        let mut steer = attach(XdpMode::Native).expect("the documented capabilities are enough");
+        steer.set_services(&[rule()]).expect("the service goes in");
+        steer.log().expect("its log opens");
+        drop(steer);
+        wait_for("the program to be detached", || !attached());
+        steer::load(Bed::SERVER, XdpMode::Auto, LEVEL, &[rule()], bed.pin_directory()).expect("it loads");
+        let mut adopted = Steer::adopt(Bed::SERVER, bed.pin_directory(), LEVEL).expect("it is adopted");
+        adopted.log().expect("its log opens");
+    });
+}
+
+#[test]
+fn each_missing_capability_is_named() {
+    Bed::new("uncap").in_server(|_| {
+        for missing in [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_ADMIN] {
+            let error = std::thread::scope(|scope| {
+                let without = || {
+                    let rest = CAPABILITIES.iter().map(|&(capability, _)| capability);
+                    let rest = rest.filter(|&capability| capability != missing).collect();
+                    caps::set(None, CapSet::Effective, &rest).expect("capabilities can be given up");
+                    attach(XdpMode::Native).expect_err("a capability is missing").to_string()
+                };
+                scope.spawn(without).join().expect("the thread ends")
+            });
+            assert!(error.contains(&format!("this process lacks {missing};")), "{missing}: {error}");
+        }
     });
 }
 

@@ -7,7 +7,7 @@
 use crate::address::Address;
 
 /// Version of all that is below.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Name of the XDP program.
 pub const PROGRAM: &str = "steer";
@@ -25,12 +25,17 @@ pub const SOURCES: &str = "SOURCES";
 pub const XSKS: &str = "XSKS";
 /// `QUEUES`: array of one [`QueueSlot`] a queue, mapped into the workers (`BPF_F_MMAPABLE`).
 pub const QUEUES: &str = "QUEUES";
-/// `FLOWS`: LRU hash of [`FlowKey`](crate::flow::FlowKey) to [`FlowValue`]: flows the companion socket has.
-pub const FLOWS: &str = "FLOWS";
+/// `UDP_FLOWS`: LRU hash of [`FlowKey`](crate::flow::FlowKey) to [`FlowValue`]: datagram flows the companion socket has.
+pub const UDP_FLOWS: &str = "UDP_FLOWS";
+/// `TCP_FLOWS`: the same for connections, in a map of its own: a flood of forged datagrams pushes no connection out.
+pub const TCP_FLOWS: &str = "TCP_FLOWS";
 /// `COUNTERS`: per-CPU array of `u64`, one a [`Verdict`](crate::verdict::Verdict).
 pub const COUNTERS: &str = "COUNTERS";
-/// Every map that user space works with. (The log's ring buffer is aya-log's own.)
-pub const MAPS: &[&str] = &[SETTINGS, PORTS, SERVICES, SOURCES, XSKS, QUEUES, FLOWS, COUNTERS];
+/// The ring buffer of the program's log. Name and records are aya-log's own.
+pub const LOG: &str = "AYA_LOGS";
+/// Every map, as a pinned program has them.
+pub const MAPS: &[&str] =
+    &[SETTINGS, PORTS, SERVICES, SOURCES, XSKS, QUEUES, UDP_FLOWS, TCP_FLOWS, COUNTERS, LOG];
 
 /// Entries of `PORTS`: every port.
 pub const PORTS_MAX: u32 = 1 << 16;
@@ -40,7 +45,7 @@ pub const QUEUES_MAX: u32 = 256;
 pub const SERVICES_MAX: u32 = 1024;
 /// Entries of `SOURCES`, over all services.
 pub const SOURCES_MAX: u32 = 16 * 1024;
-/// Flows that stick to the companion socket; the least recently seen are forgotten first.
+/// Flows of each protocol that stick to the companion socket; the least recently seen are forgotten first.
 pub const FLOWS_MAX: u32 = 16 * 1024;
 
 /// Longest packet that fits a UMEM frame behind its headroom, in bytes from the Ethernet header on.
@@ -52,6 +57,12 @@ pub const STALE_NS: u64 = 1_000_000_000;
 /// How long datagrams of a flow stay with the companion socket after the last one it got for staleness: longer
 /// than what is queued there takes to answer, so that a client's datagrams do not overtake each other.
 pub const STICKY_UDP_NS: u64 = 250_000_000;
+
+/// How long a connection stays with the companion socket after its last segment. Nothing else frees it: a SYN, a FIN or a
+/// RST is easily forged, and whether its sequence number is right the kernel alone can tell. Whoever holds such
+/// connections keeps them alive (`TCP_KEEPIDLE`) more often than this; one that was forgotten all the same is reset by
+/// the worker, and its client connects anew.
+pub const STICKY_TCP_NS: u64 = 300_000_000_000;
 
 /// Settings of the whole program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,10 +161,10 @@ pub struct QueueSlot {
     /// Written by the worker through the mapping: `CLOCK_MONOTONIC` in nanoseconds; 0 until its first beat.
     pub heartbeat_ns: u64,
     _padding: [u64; 7],
-    /// Written by the program: until when `FLOWS` may hold datagram flows of this queue; 0 is never.
+    /// Written by the program: until when `UDP_FLOWS` may hold flows of this queue; 0 is never.
     pub sticky_udp_until_ns: u64,
-    /// Written by the program: 1 once `FLOWS` may hold connections of this queue.
-    pub sticky_tcp: u64,
+    /// Written by the program: until when `TCP_FLOWS` may hold connections of this queue; 0 is never.
+    pub sticky_tcp_until_ns: u64,
     /// Written by the program: 1 while it finds the worker stale.
     pub stale: u64,
     /// Written by the program: how often the worker turned stale.
@@ -172,7 +183,7 @@ const _: () = assert!(QueueSlot::HEARTBEAT_OFFSET.is_multiple_of(8));
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowValue {
-    /// Until when it stays there, `CLOCK_MONOTONIC` in nanoseconds; `u64::MAX` for a connection.
+    /// Until when it stays there, `CLOCK_MONOTONIC` in nanoseconds.
     pub until_ns: u64,
 }
 const _: () = assert!(size_of::<FlowValue>() == 8);

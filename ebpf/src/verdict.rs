@@ -63,7 +63,8 @@ verdicts! {
     Multicast => Pass, "pass_multicast";
     /// No service on that protocol, port and address.
     NoService => Pass, "pass_no_service";
-    /// For a service, but longer than a UMEM frame.
+    /// For a service, but longer than a UMEM frame, or in several buffers: kernels before 6.6 drop those on their way to
+    /// an AF_XDP socket, and zero-copy drivers would hand them over in several frames.
     TooLong => Pass, "pass_too_long";
     /// For a service, but nobody serves the queue: no AF_XDP socket is registered (its process died, or never was),
     /// or its worker has yet to beat for the first time.
@@ -74,7 +75,8 @@ verdicts! {
     StaleSyn => Pass, "pass_stale_syn";
     /// The flow went to the companion socket while the worker was stale, and stays there.
     Sticky => Pass, "pass_sticky";
-    /// For a service whose allow-list does not hold the source. Not passed: the companion socket would get it.
+    /// For a service whose allow-list does not hold the source. Not passed: the companion socket would get it. (With no
+    /// AF_XDP socket on the queue there is no daemon to protect, and it is passed as [`Verdict::NoSocket`].)
     SourceDenied => Drop, "drop_source_denied";
     /// A segment of a connection that the stale worker holds. Dropped, so that the client sends it again; passed,
     /// the kernel would reset a connection it does not know.

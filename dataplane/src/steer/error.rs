@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use caps::Capability;
 
 use super::inspect::Foreign;
+use crate::privileges::lacks;
 
 /// Why the XDP program cannot be loaded, attached, adopted or fed.
 #[derive(Debug, thiserror::Error)]
@@ -212,7 +213,7 @@ pub enum SteerError {
 }
 
 /// Capabilities that loading and attaching take (Linux `capabilities(7)`).
-const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
+const NEEDED: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_ADMIN];
 
 impl SteerError {
     /// A failed call: want of privilege is told apart and explained.
@@ -260,9 +261,13 @@ impl From<aya::programs::ProgramError> for SteerError {
 }
 
 fn not_permitted(action: &'static str, source: &io::Error) -> Option<SteerError> {
-    // The verifier refuses with EACCES: that is no want of privilege.
-    (source.raw_os_error() == Some(libc::EPERM))
-        .then(|| SteerError::NotPermitted { action, missing: missing_capabilities() })
+    let missing = missing_capabilities();
+    match source.raw_os_error() {
+        Some(libc::EPERM) => Some(SteerError::NotPermitted { action, missing }),
+        // The verifier's refusal: of a broken program, or of one that only the privileged may load.
+        Some(libc::EACCES) if !missing.is_empty() => Some(SteerError::NotPermitted { action, missing }),
+        _ => None,
+    }
 }
 
 /// The system's own error at the bottom of an error.
@@ -278,10 +283,7 @@ fn system_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a 
 }
 
 fn missing_capabilities() -> Vec<Capability> {
-    NEEDED
-        .into_iter()
-        .filter(|&needed| !caps::has_cap(None, caps::CapSet::Effective, needed).unwrap_or(false))
-        .collect()
+    NEEDED.into_iter().filter(|&needed| lacks(needed)).collect()
 }
 
 fn explain_permission(missing: &[Capability]) -> String {

@@ -2,12 +2,16 @@
 //! control plane.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
+use dataplane_ebpf::layout;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::SteerError;
+use super::object::object;
 use crate::config::SteerLogLevel;
 
 impl SteerLogLevel {
@@ -31,9 +35,10 @@ pub struct ProgramLog {
 }
 
 impl ProgramLog {
-    pub(super) fn open(program_id: u32) -> Result<Self, SteerError> {
-        let mut logger =
-            EbpfLogger::init_from_id(program_id).map_err(|error| SteerError::Log(error.to_string()))?;
+    /// Takes the log's map out of an object: the program's own, or one loaded around the pinned map. (aya-log also finds
+    /// it by the program's number, but the kernel answers that to CAP_SYS_ADMIN alone.)
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, SteerError> {
+        let mut logger = EbpfLogger::init(object).map_err(|error| SteerError::Log(error.to_string()))?;
         let ring = logger
             .as_fd()
             .try_clone_to_owned()
@@ -60,6 +65,20 @@ impl ProgramLog {
             ring.readable().await?.clear_ready();
         }
     }
+}
+
+/// An object around the log's map that is pinned at a path, since aya-log takes the map from nothing else.
+pub(super) fn object_around(path: &Path) -> Result<Ebpf, SteerError> {
+    // aya would make and pin a map where there is none, and that would be no program's log.
+    if !path.exists() {
+        return Err(SteerError::Incomplete { what: layout::LOG });
+    }
+    let mut object = EbpfLoader::new().map_pin_path(layout::LOG, path).load(&object()?)?;
+    // The other maps of this object are nobody's.
+    for &name in layout::MAPS.iter().filter(|&&name| name != layout::LOG) {
+        drop(object.take_map(name));
+    }
+    Ok(object)
 }
 
 impl std::fmt::Debug for ProgramLog {

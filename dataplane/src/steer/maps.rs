@@ -27,7 +27,10 @@ macro_rules! plain {
 }
 plain!(Settings, PortValue, ServiceKey, ServiceValue, SourceKey, QueueSlot, FlowKey, FlowValue);
 
-/// Every map that user space works with.
+/// Flows of one protocol that the companion socket has.
+pub(super) type Flows = HashMap<MapData, Plain<FlowKey>, Plain<FlowValue>>;
+
+/// Every map that user space works with, but for the log's, which its reader takes.
 pub(super) struct Maps {
     pub(super) settings: Array<MapData, Plain<Settings>>,
     pub(super) ports: Array<MapData, Plain<PortValue>>,
@@ -35,7 +38,8 @@ pub(super) struct Maps {
     pub(super) sources: LpmTrie<MapData, Plain<SourceKey>, u8>,
     pub(super) sockets: XskMap<MapData>,
     pub(super) queues: MapData,
-    pub(super) flows: HashMap<MapData, Plain<FlowKey>, Plain<FlowValue>>,
+    pub(super) udp_flows: Flows,
+    pub(super) tcp_flows: Flows,
     pub(super) counters: PerCpuArray<MapData, u64>,
 }
 
@@ -65,7 +69,8 @@ impl Maps {
                 Map::Array(data) => data,
                 _ => return Err(SteerError::Incomplete { what: layout::QUEUES }),
             },
-            flows: typed(layout::FLOWS, &mut find)?,
+            udp_flows: typed(layout::UDP_FLOWS, &mut find)?,
+            tcp_flows: typed(layout::TCP_FLOWS, &mut find)?,
             counters: typed(layout::COUNTERS, &mut find)?,
         })
     }

@@ -12,11 +12,11 @@ use libbpf_rs::query::{LinkInfo, LinkTypeInfo};
 
 use super::attach::{self, Attached, AttachedMode, Interface};
 use super::heartbeat::HeartbeatMap;
-use super::maps::{Maps, Plain};
+use super::maps::{Flows, Maps, Plain};
 use super::object::object;
 use super::pin::PinFolder;
 use super::services::{ServiceRule, Services};
-use super::{ProgramLog, SteerError, kernel};
+use super::{ProgramLog, SteerError, kernel, log};
 use crate::config::{Attachment, SteerLogLevel, XdpMode};
 use crate::limits::{PACKET_BYTES_MAX, QUEUES_MAX};
 
@@ -31,6 +31,8 @@ pub struct Steer {
     program_id: u32,
     maps: Maps,
     services: Services,
+    /// Has the log's map until the log is taken.
+    log: Option<aya::Ebpf>,
     attached: Option<Place>,
 }
 
@@ -83,7 +85,7 @@ impl Loaded {
 
     fn into_steer(mut self, level: SteerLogLevel) -> Result<Steer, SteerError> {
         let maps = Maps::take(&mut self.object)?;
-        let mut steer = Steer::new(self.program, self.program_id, maps)?;
+        let mut steer = Steer::new(self.program, self.program_id, maps, self.object)?;
         steer.write_settings(level)?;
         Ok(steer)
     }
@@ -194,7 +196,8 @@ impl Steer {
             }
         };
         let maps = Maps::open(folder.path())?;
-        let mut steer = Self::new(program, info.prog_id, maps)?;
+        let log = log::object_around(&folder.map_path(layout::LOG))?;
+        let mut steer = Self::new(program, info.prog_id, maps, log)?;
         steer.forget_the_past()?;
         steer.write_settings(level)?;
         steer.attached = Some(Place {
@@ -208,24 +211,16 @@ impl Steer {
         Ok(steer)
     }
 
-    fn new(program: OwnedFd, program_id: u32, maps: Maps) -> Result<Self, SteerError> {
+    fn new(program: OwnedFd, program_id: u32, maps: Maps, log: aya::Ebpf) -> Result<Self, SteerError> {
         let services = Services::new(&maps)?;
-        Ok(Self { program, program_id, maps, services, attached: None })
+        Ok(Self { program, program_id, maps, services, log: Some(log), attached: None })
     }
 
     /// What an earlier daemon left says nothing of this one.
     fn forget_the_past(&mut self) -> Result<(), SteerError> {
         self.heartbeats()?.reset();
-        let fail = |source| SteerError::map(layout::FLOWS, source);
-        let flows: Vec<_> = self.maps.flows.keys().collect::<Result<_, _>>().map_err(fail)?;
-        for flow in flows {
-            match self.maps.flows.remove(&flow) {
-                // The program evicts and removes flows too.
-                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
-                Err(source) => return Err(fail(source)),
-            }
-        }
-        Ok(())
+        forget_flows(&mut self.maps.udp_flows, layout::UDP_FLOWS)?;
+        forget_flows(&mut self.maps.tcp_flows, layout::TCP_FLOWS)
     }
 
     /// Lets go of the interface: detaches an owned program, leaves an adopted one to whoever adopts it next. Dropping
@@ -332,9 +327,10 @@ impl Steer {
     /// The program's own log. Taken once, by the control plane.
     ///
     /// # Errors
-    /// [`SteerError::Log`].
-    pub fn log(&self) -> Result<ProgramLog, SteerError> {
-        ProgramLog::open(self.program_id)
+    /// [`SteerError::Log`], also when it was taken already.
+    pub fn log(&mut self) -> Result<ProgramLog, SteerError> {
+        let mut object = self.log.take().ok_or_else(|| SteerError::Log("it was taken already".to_owned()))?;
+        ProgramLog::take(&mut object)
     }
 
     /// Sets the level of the program's own log, at once.
@@ -374,6 +370,19 @@ impl std::fmt::Debug for Steer {
             .field("pinned", &self.attached.as_ref().and_then(|place| place.folder.as_ref()))
             .finish_non_exhaustive()
     }
+}
+
+fn forget_flows(flows: &mut Flows, map: &'static str) -> Result<(), SteerError> {
+    let fail = |source| SteerError::map(map, source);
+    let keys: Vec<_> = flows.keys().collect::<Result<_, _>>().map_err(fail)?;
+    for key in keys {
+        match flows.remove(&key) {
+            // The program evicts flows too.
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+            Err(source) => return Err(fail(source)),
+        }
+    }
+    Ok(())
 }
 
 fn check_queue(queue: u32) -> Result<(), SteerError> {

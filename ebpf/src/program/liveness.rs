@@ -7,8 +7,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::{info, warn};
 use core::ptr;
-use dataplane_ebpf::flow::FlowKey;
-use dataplane_ebpf::layout::{QueueSlot, STALE_NS, STICKY_UDP_NS};
+use dataplane_ebpf::layout::{QueueSlot, STALE_NS, STICKY_TCP_NS, STICKY_UDP_NS};
 use dataplane_ebpf::packet::{Packet, Transport};
 use dataplane_ebpf::verdict::Verdict;
 
@@ -59,65 +58,66 @@ impl Liveness {
 /// The verdict on a packet for a stale worker.
 #[inline(always)]
 pub(super) fn decide_stale(slot: *mut QueueSlot, now_ns: u64, packet: &Packet) -> Verdict {
-    let flow = FlowKey::of(packet);
     match packet.transport {
         Transport::Udp(_) => {
-            let until_ns = now_ns + STICKY_UDP_NS;
-            maps::stick(&flow, until_ns);
-            // SAFETY: the map's memory; of the program's own fields the queue's NAPI is the only writer.
-            unsafe { ptr::write_volatile(&raw mut (*slot).sticky_udp_until_ns, until_ns) };
+            stick(slot, now_ns, packet);
             Verdict::Stale
         }
-        Transport::Tcp(header) => {
-            if header.flags.opens() {
-                maps::stick(&flow, u64::MAX);
-                // SAFETY: as above.
-                unsafe { ptr::write_volatile(&raw mut (*slot).sticky_tcp, 1) };
-                return Verdict::StaleSyn;
-            }
-            if maps::flow_until_ns(&flow).is_none() {
-                return Verdict::StaleSegment;
-            }
-            if header.flags.resets() {
-                maps::unstick(&flow);
-            }
-            Verdict::Sticky
+        // One that sticks already is no new connection, whatever it says: see `decide_alive`.
+        Transport::Tcp(_) if maps::sticks(packet, now_ns) => stays(slot, now_ns, packet),
+        Transport::Tcp(header) if header.flags.opens() => {
+            stick(slot, now_ns, packet);
+            Verdict::StaleSyn
         }
+        Transport::Tcp(_) => Verdict::StaleSegment,
     }
 }
 
 /// The verdict on a packet for a worker that is alive.
 #[inline(always)]
 pub(super) fn decide_alive(slot: *mut QueueSlot, now_ns: u64, packet: &Packet) -> Verdict {
-    match packet.transport {
-        Transport::Udp(_) => {
-            // SAFETY: the map's memory; of the program's own fields the queue's NAPI is the only writer.
-            let sticky_until_ns = unsafe { ptr::read_volatile(&raw const (*slot).sticky_udp_until_ns) };
-            if now_ns >= sticky_until_ns {
-                return Verdict::Redirected;
-            }
-            match maps::flow_until_ns(&FlowKey::of(packet)) {
-                Some(until_ns) if now_ns < until_ns => Verdict::Sticky,
-                _ => Verdict::Redirected,
-            }
+    // SAFETY: the map's memory; of the program's own fields the queue's NAPI is the only writer.
+    let until_ns = unsafe { ptr::read_volatile(sticky_until_ns(slot, packet)) };
+    if now_ns >= until_ns || !maps::sticks(packet, now_ns) {
+        return Verdict::Redirected;
+    }
+    stays(slot, now_ns, packet)
+}
+
+/// The verdict on a packet of a flow that sticks. A segment makes its connection stay on; a SYN or RST, which
+/// anybody can forge, changes nothing either way: the companion socket has the connection's state and knows what to
+/// make of them. A datagram prolongs nothing, for its flow is to come back.
+#[inline(always)]
+fn stays(slot: *mut QueueSlot, now_ns: u64, packet: &Packet) -> Verdict {
+    if let Transport::Tcp(header) = packet.transport {
+        if !header.flags.opens() && !header.flags.resets() {
+            stick(slot, now_ns, packet);
         }
-        Transport::Tcp(header) => {
-            // SAFETY: as above.
-            if unsafe { ptr::read_volatile(&raw const (*slot).sticky_tcp) } == 0 {
-                return Verdict::Redirected;
-            }
-            let flow = FlowKey::of(packet);
-            if maps::flow_until_ns(&flow).is_none() {
-                return Verdict::Redirected;
-            }
-            if header.flags.opens() {
-                maps::unstick(&flow);
-                return Verdict::Redirected;
-            }
-            if header.flags.resets() {
-                maps::unstick(&flow);
-            }
-            Verdict::Sticky
+    }
+    Verdict::Sticky
+}
+
+/// Makes the packet's flow stick from now on, and notes that there is one.
+#[inline(always)]
+fn stick(slot: *mut QueueSlot, now_ns: u64, packet: &Packet) {
+    let until_ns = now_ns
+        + match packet.transport {
+            Transport::Udp(_) => STICKY_UDP_NS,
+            Transport::Tcp(_) => STICKY_TCP_NS,
+        };
+    maps::stick(packet, until_ns);
+    // SAFETY: the map's memory; of the program's own fields the queue's NAPI is the only writer.
+    unsafe { ptr::write_volatile(sticky_until_ns(slot, packet), until_ns) };
+}
+
+/// Until when flows of the packet's protocol may stick: past that, none has to be looked for.
+#[inline(always)]
+fn sticky_until_ns(slot: *mut QueueSlot, packet: &Packet) -> *mut u64 {
+    // SAFETY: both are fields of the slot that the pointer is of, and are not read here.
+    unsafe {
+        match packet.transport {
+            Transport::Udp(_) => &raw mut (*slot).sticky_udp_until_ns,
+            Transport::Tcp(_) => &raw mut (*slot).sticky_tcp_until_ns,
         }
     }
 }

@@ -11,6 +11,7 @@ use dataplane_ebpf::layout::{
     FLOWS_MAX, FlowValue, PORTS_MAX, PortValue, QUEUES_MAX, QueueSlot, SERVICES_MAX, SOURCE_ALLOWED,
     SOURCES_MAX, ServiceKey, ServiceValue, Settings, SourceKey,
 };
+use dataplane_ebpf::packet::{Packet, Transport};
 use dataplane_ebpf::verdict::{VERDICTS, Verdict};
 
 #[map]
@@ -32,7 +33,12 @@ static XSKS: XskMap = XskMap::with_max_entries(QUEUES_MAX, 0);
 static QUEUES: Array<QueueSlot> = Array::with_max_entries(QUEUES_MAX, BPF_F_MMAPABLE);
 
 #[map]
-static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
+static UDP_FLOWS: Flows = Flows::with_max_entries(FLOWS_MAX, 0);
+
+#[map]
+static TCP_FLOWS: Flows = Flows::with_max_entries(FLOWS_MAX, 0);
+
+type Flows = LruHashMap<FlowKey, FlowValue>;
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(VERDICTS, 0);
@@ -92,23 +98,25 @@ pub(super) fn redirect(context: &XdpContext) -> bool {
     XSKS.redirect(context.rx_queue_index(), u64::from(xdp_action::XDP_PASS)).is_ok()
 }
 
-/// Until when a flow stays with the companion socket.
+/// The flows of a packet's protocol.
 #[inline(always)]
-pub(super) fn flow_until_ns(key: &FlowKey) -> Option<u64> {
+fn flows(packet: &Packet) -> &'static Flows {
+    match packet.transport {
+        Transport::Udp(_) => &UDP_FLOWS,
+        Transport::Tcp(_) => &TCP_FLOWS,
+    }
+}
+
+/// True while the packet's flow stays with the companion socket.
+#[inline(always)]
+pub(super) fn sticks(packet: &Packet, now_ns: u64) -> bool {
     // SAFETY: the value is one word; an entry evicted meanwhile costs one packet the wrong way, no more.
-    unsafe { FLOWS.get(key) }.map(|value| value.until_ns)
+    unsafe { flows(packet).get(FlowKey::of(packet)) }.is_some_and(|value| now_ns < value.until_ns)
 }
 
-/// Makes a flow stay with the companion socket. A full map forgets the flow it saw least recently.
+/// Makes the packet's flow stay with the companion socket. A full map forgets the flow it saw least recently.
 #[inline(always)]
-pub(super) fn stick(key: &FlowKey, until_ns: u64) {
+pub(super) fn stick(packet: &Packet, until_ns: u64) {
     // It fails only when every entry is being changed by another CPU; the next packet tries again.
-    let _ = FLOWS.insert(key, FlowValue { until_ns }, 0);
-}
-
-/// Frees a flow.
-#[inline(always)]
-pub(super) fn unstick(key: &FlowKey) {
-    // It fails when the flow is free already.
-    let _ = FLOWS.remove(key);
+    let _ = flows(packet).insert(FlowKey::of(packet), FlowValue { until_ns }, 0);
 }

@@ -13,7 +13,7 @@ mod maps;
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use dataplane_ebpf::layout::{PACKET_BYTES_MAX, ServiceKey};
+use dataplane_ebpf::layout::ServiceKey;
 use dataplane_ebpf::packet::{self, Packet, Transport};
 use dataplane_ebpf::verdict::{Action, Verdict};
 
@@ -49,9 +49,14 @@ fn decide(context: &XdpContext) -> Verdict {
     }
     let Some(service) = service_of(&packet) else { return Verdict::NoService };
     if !maps::source_is_allowed(service, packet.source) {
-        return Verdict::SourceDenied;
+        // A program that outlived its daemon serves nobody, and so has nobody to keep a source from.
+        return if maps::has_socket(context.rx_queue_index()) {
+            Verdict::SourceDenied
+        } else {
+            Verdict::NoSocket
+        };
     }
-    if frame.bytes() > PACKET_BYTES_MAX {
+    if !frame.fits_a_frame() {
         return Verdict::TooLong;
     }
     match Liveness::of(context) {
