@@ -2,17 +2,22 @@
 //! Needs root and `ip` (iproute2).
 
 mod daemon_support;
+#[path = "steer_bed/link.rs"]
+mod link;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use dataplane::limits::STALE_NS;
 use dataplane::steer::inspect::{Foreign, SteerStatus};
-use dataplane::testbed::daemon::ADMIN;
+use dataplane::testbed::daemon::{ADMIN, http_get};
 use dataplane::testbed::redirect::Redirect;
 use dataplane::testbed::{Daemon, VethPair, wait_until};
 
-use daemon_support::{Client, Family, PORT, Rig, SOON, UNAVAILABLE, item, verdict};
+use rustix::process::Signal;
+
+use daemon_support::{BINARY, Client, Family, PORT, Rig, SOON, UNAVAILABLE, item, verdict};
 
 /// An address of the client's host that is on no allow-list of these tests.
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
@@ -75,16 +80,28 @@ impl Drop for Pins {
 #[test]
 fn sigterm_answers_detaches_frees_the_port_and_exits_with_zero() {
     let rig = Rig::new();
-    let mut daemon = rig.start();
-    assert!(attached(&rig).is_some());
-    let mut client = rig.client(Family::V4);
-    client.set("key", b"value");
+    // On a machine that is slow enough the daemon counts as stale before it has been sent everything; then again.
+    let sent = wait_until("requests sent to a daemon that is not stale yet", SOON * 3, || {
+        let mut daemon = rig.start();
+        assert!(attached(&rig).is_some());
+        let mut client = rig.client(Family::V4);
+        client.set("key", b"value");
+        let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let mut local = Client::open(&rig.pair.right, loopback(0), loopback(PORT));
+        local.assert_holds("key", "value");
 
-    let asked: Vec<u16> = (0..64).map(|_| client.send(b"get key\r\n")).collect();
-    rig.wait_for_verdict(&mut daemon, "redirected", 65);
-    let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    let mut local = Client::open(&rig.pair.right, loopback(0), loopback(PORT));
-    let asked_locally: Vec<u16> = (0..48).map(|_| local.send(b"get key\r\n")).collect();
+        // Nothing is answered before it has been told to end.
+        let start = Instant::now();
+        daemon.freeze()?;
+        let asked: Vec<u16> = (0..64).map(|_| client.send(b"get key\r\n")).collect();
+        let asked_locally: Vec<u16> = (0..48).map(|_| local.send(b"get key\r\n")).collect();
+        assert!(client.heard_nothing() && local.heard_nothing());
+        daemon.child().signal(Signal::TERM)?;
+        daemon.thaw()?;
+        let soon_enough = start.elapsed() < Duration::from_nanos(STALE_NS) / 2;
+        Ok(soon_enough.then_some((daemon, client, asked, local, asked_locally)))
+    });
+    let (daemon, client, asked, local, asked_locally) = sent.unwrap_or_else(|error| panic!("{error}"));
     let status = daemon.stop().unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(status.code(), Some(0));
     assert_eq!(attached(&rig), None);
@@ -206,11 +223,118 @@ fn somebody_elses_xdp_program_is_named_and_left_alone() {
     let theirs = attached(&rig).expect("it is attached");
     let (code, said) = rig.refused(&rig.config("", "", ""));
     assert_eq!(code, Some(1), "{said}");
-    let name = theirs.program_name.clone().expect("the kernel names it");
+    let name = theirs.program_name.clone().expect("root may ask");
     for word in ["another XDP program is already attached", rig.interface(), &name] {
         assert!(said.contains(word), "{word:?} in {said}");
     }
     assert_eq!(attached(&rig), Some(theirs));
+}
+
+#[test]
+fn a_program_detached_by_somebody_is_attached_again_unless_another_took_its_place() {
+    let rig = Rig::new();
+    let mut daemon = rig.start();
+    let mut client = rig.client(Family::V4);
+    client.set("key", b"value");
+    let ours = attached(&rig).expect("it is attached").program_id;
+    let detach = || rig.pair.right.run(|| link::detach_link(rig.interface())).expect("entered");
+
+    detach();
+    wait_until("the program being attached again", SOON, || {
+        Ok(attached(&rig).filter(|found| found.program_id == ours))
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    let before = rig.verdict(&mut daemon, "redirected");
+    client.assert_holds("key", "value");
+    rig.wait_for_verdict(&mut daemon, "redirected", before + 1);
+
+    // It may be attached again before the other one is; then once more.
+    let foreign = wait_until("another program taking its place", SOON, || {
+        detach();
+        Ok(Redirect::attach(&rig.pair.right, rig.interface()).ok())
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    let theirs = attached(&rig).expect("it is attached");
+    let name = theirs.program_name.clone().expect("root may ask");
+    rig.wait_for_status(&mut daemon, "the status naming it", |status| status.queues[0].state.contains(&name));
+    assert_eq!(attached(&rig), Some(theirs), "it is left alone");
+    client.ask_until("get key\r\n", item("key", "value").as_bytes(), SOON);
+    drop(foreign);
+    rig.wait_for_status(&mut daemon, "the queue being up again", |status| status.queues[0].state == "up");
+    assert_eq!(attached(&rig).map(|found| found.program_id), Some(ours));
+    rig.assert_no_frame_lost(&mut daemon);
+}
+
+#[test]
+fn an_adopted_program_in_another_mode_is_refused_or_told_of() {
+    let rig = Rig::new();
+    let pins = Pins::new(&rig);
+    let target = ["--interface", rig.interface(), "--pin-directory", pins.text()];
+    let loaded = rig.command(&[&["steer", "load", "--mode", "generic"][..], &target].concat());
+    assert!(loaded.status.success(), "{loaded:?}");
+    let config = |mode| rig.config(&pins.line(), &format!("attachment = \"adopted\"\nmode = \"{mode}\""), "");
+    let (code, said) = rig.refused(&config("native"));
+    assert_eq!(code, Some(1), "{said}");
+    for word in ["runs in generic mode", "steer unload --interface", "--mode native"] {
+        assert!(said.contains(word), "{word:?} in {said}");
+    }
+
+    let mut daemon = rig.start_with(&config("auto"));
+    assert!(daemon.child().output().contains("runs in generic mode"), "{}", daemon.child().output());
+    let status = daemon.status(&rig.pair.right).expect("it runs");
+    assert_eq!(status.queues[0].xdp_mode, "generic");
+    assert!(status.queues[0].fallback.is_some(), "{status:#?}");
+    let shown = rig.command(&["status", "--admin", ADMIN]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("fell back to generic XDP"), "{shown:?}");
+    let address = ADMIN.parse().expect("an address");
+    let metrics = rig.pair.right.run(|| http_get(address, "/metrics")).expect("entered").expect("an answer");
+    assert!(metrics.contains("fell_back=\"true\""), "{metrics}");
+    assert!(daemon.stop().unwrap_or_else(|error| panic!("{error}")).success());
+    let unloaded = rig.command(&[&["steer", "unload", "--json"][..], &target].concat());
+    let json: serde_json::Value = serde_json::from_slice(&unloaded.stdout).expect("one object");
+    assert_eq!(json, serde_json::json!({ "unloaded": [rig.interface()], "failed": [] }));
+}
+
+#[test]
+fn one_interface_that_cannot_be_loaded_keeps_no_other_from_it() {
+    let rig = Rig::new();
+    let pins = Pins::new(&rig);
+    let target =
+        ["--interface", "nowhere0", "--interface", rig.interface(), "--pin-directory", pins.text(), "--json"];
+    for (action, done) in [("load", "loaded"), ("unload", "unloaded")] {
+        let output = rig.command(&[&["steer", action][..], &target].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+        assert_eq!(json[done].as_array().map(Vec::len), Some(1), "{json}");
+        assert_eq!(json["failed"][0]["interface"], "nowhere0");
+        assert_eq!(attached(&rig).is_some(), action == "load");
+    }
+}
+
+#[test]
+fn a_load_that_would_pin_into_a_mount_that_goes_is_refused() {
+    let rig = Rig::new();
+    let namespace = rig.pair.right.name();
+    let arguments = ["netns", "exec", namespace, BINARY, "steer", "load", "--interface", rig.interface()];
+    let output = std::process::Command::new("ip").args(arguments).output().expect("iproute2");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("nsenter --net="), "{said}");
+    assert_eq!(attached(&rig), None);
+}
+
+#[test]
+fn told_to_end_while_it_starts_it_ends_in_order() {
+    let rig = Rig::new();
+    let config = rig.config("", "", "").replace("capacity = \"16MiB\"", "capacity = \"256MiB\"");
+    let mut daemon = Daemon::spawn(&rig.pair.right, Path::new(BINARY), &config).expect("it can be started");
+    wait_until("the table being made", SOON, || {
+        Ok(daemon.child().output().contains("faulting in the table's memory").then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    let status = daemon.stop().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(attached(&rig), None);
 }
 
 #[test]
@@ -234,6 +358,7 @@ fn an_admin_address_of_another_process_is_an_error_and_leaves_nothing_behind() {
     let (code, said) = rig.refused(&rig.config("", "", ""));
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("daemon.admin") && said.contains(ADMIN), "{said}");
+    assert!(!said.contains("queue opened"), "it looked before it touched the NIC: {said}");
     assert_eq!(attached(&rig), None);
 }
 
@@ -267,8 +392,21 @@ fn an_interface_made_anew_is_served_again() {
     // So quickly that nobody saw it gone.
     rig.pair.delete().expect("deleted");
     rig.pair.join(VethPair::MTU_DEFAULT).expect("made anew");
+    wait_until("the new interface having a program", SOON, || Ok(attached(&rig)))
+        .unwrap_or_else(|error| panic!("{error}"));
     assert_served_over_the_bypass(&rig, &mut daemon);
     rig.assert_no_frame_lost(&mut daemon);
+
+    // The program's log is the new program's.
+    let mut client = rig.client(Family::V4);
+    daemon.freeze().expect("it runs");
+    client.ask_until("get key\r\n", UNAVAILABLE, SOON);
+    daemon.thaw().expect("it is there");
+    let told = wait_until("the program telling of it", SOON, || {
+        Ok(daemon.child().output().contains("the worker has not beaten").then_some(()))
+    });
+    told.unwrap_or_else(|error| panic!("{error}; the daemon said {}", daemon.child().output()));
+    rig.wait_for_status(&mut daemon, "the status counting it", |status| status.queues[0].stale_episodes == 1);
     assert!(daemon.stop().unwrap_or_else(|error| panic!("{error}")).success());
     assert_eq!(attached(&rig), None);
 }

@@ -6,6 +6,7 @@ mod daemon_support;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
+use dataplane::control::status::StatusReport;
 use dataplane::testbed::{Daemon, UdpCounters, wait_until};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto};
 
@@ -321,4 +322,105 @@ fn a_source_over_its_rate_limit_is_not_answered_and_others_are() {
     rig.pair.left.ip(&["addr", "add", "10.77.0.3/24", "dev", &rig.pair.left_end.interface]).expect("added");
     Client::open(&rig.pair.left, other, rig.server(Family::V4)).expect("get key\r\n", "END\r\n");
     rig.assert_no_frame_lost(&mut daemon);
+}
+
+#[test]
+fn other_hosts_packets_are_the_kernels_and_a_new_address_is_served() {
+    /// An address that is nobody's at first.
+    const LATER: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 1);
+
+    let rig = Rig::new();
+    let later = format!("{LATER}/32");
+    let (near, mac) = (&rig.pair.left_end.interface, rig.pair.right_end.mac_text());
+    let left = |arguments: &[&str]| rig.pair.left.ip(arguments).expect("done");
+    left(&["route", "add", &later, "dev", near]);
+    // The packets have the daemon's MAC address, as those have that it is to forward.
+    left(&["neigh", "replace", &LATER.to_string(), "lladdr", &mac, "dev", near, "nud", "permanent"]);
+    let mut daemon = rig.start();
+    let mut client = rig.client(Family::V4);
+    client.set("key", b"value");
+    let local = SocketAddr::new(rig.pair.left_end.v4.into(), 0);
+    let mut foreign = Client::open(&rig.pair.left, local, SocketAddr::new(LATER.into(), PORT));
+
+    let redirected = rig.verdict(&mut daemon, "redirected");
+    for _ in 0..10 {
+        foreign.send(b"set key 0 0 5\r\nwrong\r\n");
+    }
+    rig.wait_for_verdict(&mut daemon, "pass_no_service", 10);
+    assert_eq!(rig.verdict(&mut daemon, "redirected"), redirected);
+    assert!(foreign.heard_nothing());
+    client.assert_holds("key", "value");
+
+    // From now on it is this host's: answered by the companion at first, and past the kernel within a moment.
+    rig.pair.right.ip(&["addr", "add", &later, "dev", rig.interface()]).expect("added");
+    wait_until("the new address being served past the kernel", SOON, || {
+        foreign.assert_holds("key", "value");
+        Ok((rig.verdict(&mut daemon, "redirected") > redirected + 1).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    // And no longer once it has gone.
+    rig.pair.right.ip(&["addr", "del", &later, "dev", rig.interface()]).expect("removed");
+    let passed = rig.verdict(&mut daemon, "pass_no_service");
+    wait_until("the address being somebody else's again", SOON, || {
+        foreign.send(b"get key\r\n");
+        Ok((rig.verdict(&mut daemon, "pass_no_service") > passed).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    client.assert_holds("key", "value");
+    rig.assert_no_frame_lost(&mut daemon);
+}
+
+#[test]
+fn two_workers_serve_two_queues_and_two_listeners_each_on_its_addresses() {
+    const CLIENTS: usize = 32;
+
+    let rig = Rig::with_queues(2);
+    let second = PORT + 1;
+    let server = rig.pair.right_end.v4;
+    let listener = format!(
+        r#"[[listener]]
+service = "memcached"
+port = {second}
+addresses = ["{server}"]
+allow = ["10.77.0.0/24", "fd77::/64"]
+"#
+    );
+    let cores = dataplane::testbed::cpu::usable_cores();
+    let [first, other, ..] = cores[..] else { panic!("two workers take two cores") };
+    let last = cores.last().expect("a core");
+    let config = rig.config("", "", &listener);
+    let config = config.replace(&format!("cores = [{last}]"), &format!("cores = [{first}, {other}]"));
+    let mut daemon = rig.start_with(&config);
+
+    // Each socket's packets go to one queue, and so to one worker and its table.
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| rig.client(Family::V4)).collect();
+    let local = |family: Family| SocketAddr::new(family.of(&rig.pair.left_end), 0);
+    clients.extend((0..CLIENTS).map(|_| {
+        let server = SocketAddr::new(server.into(), second);
+        Client::open(&rig.pair.left, local(Family::V4), server)
+    }));
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.set(&format!("key-{number}"), b"value");
+        client.assert_holds(&format!("key-{number}"), "value");
+    }
+    // Gauges are brought up to date some times a second.
+    let items = |status: &StatusReport| status.workers.iter().map(|worker| worker.items).sum::<u64>();
+    let status = rig
+        .wait_for_status(&mut daemon, "every client's item", |status| items(status) == clients.len() as u64);
+    let queues: Vec<(u32, usize)> = status.queues.iter().map(|queue| (queue.queue, queue.worker)).collect();
+    assert_eq!(queues, [(0, 0), (1, 1)]);
+    for worker in &status.workers {
+        assert!(worker.frames_received > 0 && worker.items > 0, "{status:#?}");
+        assert_eq!(worker.companion_received, 0);
+    }
+
+    // The second listener's address is not the host's other one.
+    let elsewhere = SocketAddr::new(Family::V6.of(&rig.pair.right_end), second);
+    let mut stranger = Client::open(&rig.pair.left, local(Family::V6), elsewhere);
+    let passed = verdict(&status, rig.interface(), "pass_no_service");
+    stranger.send(b"get key-0\r\n");
+    rig.wait_for_verdict(&mut daemon, "pass_no_service", passed + 1);
+    assert!(stranger.heard_nothing());
+    rig.assert_no_frame_lost(&mut daemon);
+    assert!(daemon.stop().unwrap_or_else(|error| panic!("{error}")).success());
 }

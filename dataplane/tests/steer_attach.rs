@@ -2,10 +2,12 @@
 
 mod steer_bed;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use caps::{CapSet, Capability};
 use dataplane::config::{Attachment, SteerLogLevel, XdpMode};
@@ -14,6 +16,7 @@ use dataplane::privileges::CAPABILITIES;
 use dataplane::steer::inspect::Foreign;
 use dataplane::steer::{self, AttachedMode, ServiceProtocol, ServiceRule, Steer, SteerError};
 use dataplane::time::Now;
+use rustix::fs::FlockOperation;
 use steer_bed::{Bed, run, wait_for, xdp_socket};
 
 const PORT: u16 = 11211;
@@ -32,6 +35,12 @@ fn rule() -> ServiceRule {
 
 fn attached() -> bool {
     Foreign::find(Bed::SERVER).expect("the kernel answers").is_some()
+}
+
+/// Detaches whatever link holds the program, as `bpftool link detach` does.
+fn detach() {
+    steer_bed::detach_link(Bed::SERVER);
+    assert!(!attached());
 }
 
 fn attach(mode: XdpMode) -> Result<Steer, SteerError> {
@@ -71,11 +80,13 @@ fn the_capabilities_that_are_documented_are_enough_to_load_attach_and_adopt() {
         }
         let mut steer = attach(XdpMode::Native).expect("the documented capabilities are enough");
         steer.set_services(&[rule()]).expect("the service goes in");
+        steer.clear_services().expect("and out");
         steer.log().expect("its log opens");
         drop(steer);
         wait_for("the program to be detached", || !attached());
         steer::load(Bed::SERVER, XdpMode::Auto, LEVEL, &[rule()], bed.pin_directory()).expect("it loads");
-        let mut adopted = Steer::adopt(Bed::SERVER, bed.pin_directory(), LEVEL).expect("it is adopted");
+        let mut adopted =
+            Steer::adopt(Bed::SERVER, XdpMode::Auto, bed.pin_directory(), LEVEL).expect("it is adopted");
         adopted.log().expect("its log opens");
     });
 }
@@ -181,10 +192,12 @@ fn adopted_outlives_its_daemon_and_goes_with_unload() {
         let again = steer::load(Bed::SERVER, XdpMode::Auto, LEVEL, &[], directory);
         assert!(matches!(again, Err(SteerError::AlreadyLoaded { .. })), "{again:?}");
 
-        let mut daemon = Steer::adopt(Bed::SERVER, directory, LEVEL).expect("a daemon takes it over");
+        let mut daemon =
+            Steer::adopt(Bed::SERVER, XdpMode::Auto, directory, LEVEL).expect("a daemon takes it over");
         assert_eq!(daemon.attachment(), Some(Attachment::Adopted));
         assert_eq!(daemon.program_id(), report.program_id);
-        let second = Steer::adopt(Bed::SERVER, directory, LEVEL).expect_err("one daemon at a time");
+        let second =
+            Steer::adopt(Bed::SERVER, XdpMode::Auto, directory, LEVEL).expect_err("one daemon at a time");
         assert!(matches!(second, SteerError::Held { .. }), "{second}");
         let unload = steer::unload(Bed::SERVER, directory).expect_err("not while a daemon has it");
         assert!(matches!(unload, SteerError::Held { .. }), "{unload}");
@@ -206,17 +219,97 @@ fn adopted_outlives_its_daemon_and_goes_with_unload() {
         bed.deliver(&kernel, b"after its death");
 
         // The next one finds the counters, but none of the old heartbeats.
-        let next = Steer::adopt(Bed::SERVER, directory, LEVEL).expect("the next daemon takes it over");
+        let next = Steer::adopt(Bed::SERVER, XdpMode::Auto, directory, LEVEL)
+            .expect("the next daemon takes it over");
         assert!(redirected(&next) >= 1);
-        assert_eq!(next.heartbeats().expect("heartbeats").view().beat_ns(0), None);
+        assert_eq!(next.heartbeats().expect("heartbeats").beat_ns(0), None);
         drop(next);
 
         steer::unload(Bed::SERVER, directory).expect("it unloads");
         wait_for("the program to be detached", || !attached());
         let gone = steer::unload(Bed::SERVER, directory).expect_err("nothing is left");
         assert!(matches!(gone, SteerError::NotLoaded { .. }), "{gone}");
-        let gone = Steer::adopt(Bed::SERVER, directory, LEVEL).expect_err("nothing is left");
-        assert!(gone.to_string().contains("dataplane load"), "{gone}");
+        let gone = Steer::adopt(Bed::SERVER, XdpMode::Auto, directory, LEVEL).expect_err("nothing is left");
+        assert!(gone.to_string().contains("dataplane steer load --interface"), "{gone}");
+    });
+}
+
+#[test]
+fn an_adopted_programs_mode_is_held_against_the_one_asked_for() {
+    Bed::new("mode").in_server(|bed| {
+        let directory = bed.pin_directory();
+        steer::load(Bed::SERVER, XdpMode::Generic, LEVEL, &[], directory).expect("it loads");
+        let adopt = |mode| Steer::adopt(Bed::SERVER, mode, directory, LEVEL);
+        let error = adopt(XdpMode::Native).expect_err("it runs in generic mode").to_string();
+        let pins = directory.display();
+        for part in [
+            format!("`dataplane steer unload --interface {} --pin-directory {pins}`", Bed::SERVER),
+            format!(
+                "`dataplane steer load --interface {} --pin-directory {pins} --mode native`",
+                Bed::SERVER
+            ),
+        ] {
+            assert!(error.contains(&part), "{part} in {error}");
+        }
+        let steer = adopt(XdpMode::Generic).expect("as it was asked for");
+        assert_eq!((steer.mode(), steer.fallback()), (Some(AttachedMode::Generic), None));
+        drop(steer);
+        let steer = adopt(XdpMode::Auto).expect("either is fine");
+        assert!(steer.fallback().is_some_and(|reason| reason.contains("generic")), "{steer:?}");
+    });
+}
+
+#[test]
+fn a_detached_program_is_attached_again_unless_another_took_its_place() {
+    Bed::new("stay").in_server(|bed| {
+        let directory = bed.pin_directory();
+        let mut owned = attach(XdpMode::Native).expect("it attaches");
+        assert!(!owned.stay_attached(XdpMode::Native).expect("the kernel answers"), "it is attached");
+        detach();
+        assert!(owned.stay_attached(XdpMode::Native).expect("it is free"));
+        assert!(attached());
+        detach();
+        steer_bed::attach_foreign_program(Bed::SERVER);
+        let error = owned.stay_attached(XdpMode::Native).expect_err("it is taken").to_string();
+        assert!(error.contains("name alien"), "{error}");
+        run(&format!("ip link set dev {} xdp off", Bed::SERVER));
+        drop(owned);
+        wait_for("the program to be detached", || !attached());
+
+        // An adopted one, whose new link has to outlive the daemon as the old one would have.
+        steer::load(Bed::SERVER, XdpMode::Auto, LEVEL, &[rule()], directory).expect("it loads");
+        let adopt = || Steer::adopt(Bed::SERVER, XdpMode::Auto, directory, LEVEL);
+        let mut adopted = adopt().expect("it is adopted");
+        detach();
+        assert!(adopted.stay_attached(XdpMode::Auto).expect("it is free"));
+        drop(adopted);
+        assert!(attached(), "it stays");
+        let mut adopted = adopt().expect("the next daemon adopts it");
+        assert!(!adopted.stay_attached(XdpMode::Auto).expect("the kernel answers"));
+        detach();
+        drop(adopted);
+        let error = adopt().expect_err("it is attached no more");
+        assert!(matches!(error, SteerError::Detached { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_load_that_meets_a_look_waits_for_its_end() {
+    Bed::new("look").in_server(|bed| {
+        let directory = bed.pin_directory();
+        steer::load(Bed::SERVER, XdpMode::Auto, LEVEL, &[], directory).expect("it loads");
+        let looked = File::open(directory.join(Bed::SERVER)).expect("it is there");
+        rustix::fs::flock(&looked, FlockOperation::LockShared).expect("nobody else has it");
+        std::thread::scope(|scope| {
+            let adopting = scope.spawn(|| {
+                steer_bed::enter(&bed.server_namespace());
+                Steer::adopt(Bed::SERVER, XdpMode::Auto, directory, LEVEL).map(drop)
+            });
+            // Part of what is tested: a look takes some time.
+            std::thread::sleep(Duration::from_millis(20));
+            drop(looked);
+            adopting.join().expect("the thread ends").expect("it waits for the look's end");
+        });
     });
 }
 
@@ -231,8 +324,13 @@ fn another_layout_is_refused_with_advice() {
         settings
             .update(&[0; 4], &[99, 0, 0, 0, 0, 0, 0, 0], libbpf_rs::MapFlags::ANY)
             .expect("it is written");
-        let error = Steer::adopt(Bed::SERVER, directory, LEVEL).expect_err("it is refused").to_string();
-        assert!(error.contains("layout 99") && error.contains("dataplane unload"), "{error}");
+        let error = Steer::adopt(Bed::SERVER, XdpMode::Auto, directory, LEVEL)
+            .expect_err("it is refused")
+            .to_string();
+        assert!(
+            error.contains("layout 99") && error.contains("dataplane steer unload --interface"),
+            "{error}"
+        );
         steer::unload(Bed::SERVER, directory).expect("it can be removed all the same");
         wait_for("the program to be detached", || !attached());
     });
@@ -244,7 +342,8 @@ fn an_interface_made_anew_is_not_taken_for_the_old() {
         let directory = bed.pin_directory();
         steer::load(Bed::SERVER, XdpMode::Auto, LEVEL, &[], directory).expect("it loads");
         run(&format!("ip link del {0} && ip link add {0} type veth peer name other0", Bed::SERVER));
-        let error = Steer::adopt(Bed::SERVER, directory, LEVEL).expect_err("it is another interface");
+        let error =
+            Steer::adopt(Bed::SERVER, XdpMode::Auto, directory, LEVEL).expect_err("it is another interface");
         assert!(matches!(error, SteerError::Detached { .. }), "{error}");
         steer::unload(Bed::SERVER, directory).expect("it can be removed all the same");
     });
@@ -283,6 +382,12 @@ fn another_steering_program_is_told_apart() {
         let _owner = attach(XdpMode::Native).expect("it attaches");
         let error = attach(XdpMode::Auto).expect_err("the interface is taken").to_string();
         assert!(error.contains("it is a steering program"), "{error}");
+        // Whoever may not ask says so, and does not guess.
+        let documented = CAPABILITIES.iter().map(|&(capability, _)| capability).collect();
+        caps::set(None, CapSet::Effective, &documented).expect("capabilities can be given up");
+        let error = attach(XdpMode::Auto).expect_err("the interface is taken").to_string();
+        assert!(error.contains("CAP_SYS_ADMIN") && !error.contains("xdp off"), "{error}");
+        assert!(error.contains("bpftool prog show id"), "{error}");
     });
 }
 
@@ -316,6 +421,5 @@ fn arguments_that_cannot_be_are_refused() {
         ));
         let error = steer.register_socket(0, socket.as_fd()).expect_err("it is no AF_XDP socket");
         assert!(matches!(error, SteerError::Map { map: "XSKS", .. }), "{error}");
-        steer.unregister_socket(0).expect("none was there, which is fine");
     });
 }

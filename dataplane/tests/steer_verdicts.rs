@@ -12,15 +12,14 @@ mod build;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use build::PacketBuilder;
 use dataplane::config::SteerLogLevel;
 use dataplane::limits::{PACKET_BYTES_MAX, STALE_NS};
 use dataplane::steer::inspect::inspect;
-use dataplane::steer::{
-    Action, BEAT_INTERVAL_NS, HeartbeatView, ServiceProtocol, ServiceRule, Steer, SteerError, Verdict,
-};
+use dataplane::steer::{Action, BEAT_INTERVAL_NS, ServiceProtocol, ServiceRule, Steer, Verdict};
 use dataplane::time::Now;
 use dataplane_ebpf::layout::{self, STICKY_TCP_NS, STICKY_UDP_NS};
 use libbpf_rs::{MapCore as _, MapFlags};
@@ -70,7 +69,7 @@ fn rules() -> Vec<ServiceRule> {
 /// A loaded program with services, a socket on queue 0, and no worker yet.
 struct Rig {
     steer: Steer,
-    socket: OwnedFd,
+    socket: Option<OwnedFd>,
     /// The worker beats before each packet, however slow the machine.
     beating: Cell<bool>,
 }
@@ -83,7 +82,7 @@ impl Rig {
             rustix::net::socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None)
                 .expect("an AF_XDP socket");
         steer.register_socket(0, socket.as_fd()).expect("the socket goes in");
-        Self { steer, socket, beating: Cell::new(false) }
+        Self { steer, socket: Some(socket), beating: Cell::new(false) }
     }
 
     /// With a worker that beats.
@@ -91,6 +90,16 @@ impl Rig {
         let rig = Self::new();
         rig.come_back();
         rig
+    }
+
+    /// Closes the socket, which takes it out of the map.
+    fn close_socket(&mut self) {
+        self.socket = None;
+        // A process that another test is just starting may hold a copy of it for a moment.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.verdict(&datagram().build()) != Verdict::NoSocket {
+            assert!(Instant::now() < deadline, "the socket stays in the map");
+        }
     }
 
     fn come_back(&self) {
@@ -301,7 +310,7 @@ fn without_a_worker_or_a_socket_everything_goes_to_the_kernel() {
     rig.expect("a beat", &datagram(), Verdict::Redirected);
     let denied = PacketBuilder { source: ip("11.0.0.0"), ..datagram() };
     rig.expect("not allowed", &denied, Verdict::SourceDenied);
-    rig.steer.unregister_socket(0).expect("the socket goes out");
+    rig.close_socket();
     rig.expect("no socket", &datagram(), Verdict::NoSocket);
     rig.expect("no socket, not allowed", &denied, Verdict::NoSocket);
     // Its heartbeat grows old, but there is nobody whom its connections could wait for.
@@ -310,16 +319,6 @@ fn without_a_worker_or_a_socket_everything_goes_to_the_kernel() {
     rig.expect("dead, not allowed", &denied, Verdict::NoSocket);
     rig.expect("dead, SYN", &segment(SYN), Verdict::NoSocket);
     rig.expect("dead, segment", &segment(ACK), Verdict::NoSocket);
-}
-
-#[test]
-fn closing_the_socket_is_enough() {
-    let rig = Rig::alive();
-    rig.expect("open", &datagram(), Verdict::Redirected);
-    let Rig { steer, socket, .. } = rig;
-    drop(socket);
-    assert_eq!(steer.test_run(&datagram().build()).expect("the program runs"), Action::Pass);
-    assert_eq!(steer.counters().expect("counters")[Verdict::NoSocket.label()], 1);
 }
 
 #[test]
@@ -441,14 +440,14 @@ fn map_id(steer: &Steer, name: &str) -> u32 {
 #[test]
 fn stale_episodes_are_counted_once_each() {
     let rig = Rig::new();
-    let view = rig.steer.heartbeats().expect("heartbeats").view();
+    let heartbeats = rig.steer.heartbeats().expect("heartbeats");
     for episode in 1..=3 {
         rig.turn_stale();
         rig.expect("stale", &datagram(), Verdict::Stale);
         rig.expect("stale", &datagram(), Verdict::Stale);
         rig.come_back();
         rig.expect("back", &PacketBuilder { source_port: 1, ..datagram() }, Verdict::Redirected);
-        assert_eq!(view.stale_episodes(0), episode);
+        assert_eq!(heartbeats.stale_episodes(0), episode);
     }
 }
 
@@ -483,6 +482,58 @@ fn services_change_without_a_moment_of_openness_and_unchanged_ones_are_left_alon
 }
 
 #[test]
+fn packets_that_meet_a_change_are_judged_by_the_old_list_or_the_new_one() {
+    let mut rig = Rig::alive();
+    let list = |allow: &[&str], addresses: &[&str]| ServiceRule {
+        addresses: addresses.iter().map(|text| ip(text)).collect(),
+        allow: allow.iter().map(|text| text.parse().expect("a network")).collect(),
+        ..rules()[0].clone()
+    };
+    let here = "10.0.0.1";
+    // What every list allows and what none does, whether it hangs on the address or on any.
+    let both = ["10.1.0.0/16"];
+    let lists = [
+        vec![list(&["10.1.0.0/16", "10.2.0.0/16"], &[])],
+        vec![list(&both, &[here]), list(&["10.7.0.0/16"], &[])],
+        vec![list(&["10.1.0.0/16", "10.3.0.0/16"], &[]), list(&["10.8.0.0/16"], &["10.0.0.2"])],
+        vec![list(&["10.1.0.0/16", "10.4.0.0/16"], &[here, "10.0.0.2"])],
+        vec![list(&["10.6.0.0/16"], &["10.0.0.2"]), list(&["10.1.0.0/16", "10.5.0.0/16"], &[here])],
+    ];
+    let allowed = PacketBuilder { source: ip("10.1.2.3"), ..datagram() }.build();
+    let denied = PacketBuilder { source: ip("11.0.0.1"), ..datagram() }.build();
+    let runner = rig.steer.test_runner().expect("a descriptor");
+    let mut slot = rig.steer.heartbeats().expect("heartbeats").slot(0).expect("queue 0");
+    rig.steer.set_services(&lists[0]).expect("they change");
+    let (over, mut flips) = (AtomicBool::new(false), 0);
+    let (runs, wrong) = std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let (mut runs, mut wrong) = (0u64, Vec::new());
+            while !over.load(Ordering::Relaxed) {
+                slot.beat(Now::read().monotonic_ns);
+                for (packet, never) in [(&allowed, Action::Drop), (&denied, Action::Redirect)] {
+                    let action = runner.test_run(packet).expect("the program runs");
+                    if action == never {
+                        wrong.push(action);
+                    }
+                }
+                runs += 1;
+            }
+            (runs, wrong)
+        });
+        // For a time, and not for a number: were there no waiting in between, there would be thousands of them.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) || flips < lists.len() {
+            flips += 1;
+            rig.steer.set_services(&lists[flips % lists.len()]).expect("they change");
+        }
+        over.store(true, Ordering::Relaxed);
+        looking.join().expect("it looks to the end")
+    });
+    assert!(runs > 1_000, "{runs} looks see next to nothing");
+    assert!(wrong.is_empty(), "{flips} changes, {runs} looks, {} wrong: {:?}", wrong.len(), wrong.first());
+}
+
+#[test]
 fn more_networks_than_the_map_holds_are_refused_before_anything_changes() {
     let mut rig = Rig::alive();
     let hosts = |count: u32| {
@@ -501,28 +552,21 @@ fn more_networks_than_the_map_holds_are_refused_before_anything_changes() {
 }
 
 #[test]
-fn another_process_sees_the_heartbeats_through_the_maps_descriptor() {
+fn a_beat_is_written_once_in_an_interval_into_the_queues_own_slot() {
     let rig = Rig::new();
     let heartbeats = rig.steer.heartbeats().expect("heartbeats");
-    let view = HeartbeatView::from_fd(heartbeats.as_fd()).expect("a view");
     let now_ns = Now::read().monotonic_ns;
-    assert_eq!(view.beat_ns(3), None);
-    assert!(view.is_stale(3, now_ns));
+    assert_eq!(heartbeats.beat_ns(3), None);
     let mut slot = heartbeats.slot(3).expect("queue 3");
     slot.beat(now_ns);
-    assert_eq!(view.beat_ns(3), Some(now_ns));
-    assert!(!view.is_stale(3, now_ns + STALE_NS) && view.is_stale(3, now_ns + STALE_NS + 1));
+    assert_eq!(heartbeats.beat_ns(3), Some(now_ns));
     // One that polls all the time does not write each time.
     slot.beat(now_ns + BEAT_INTERVAL_NS - 1);
-    assert_eq!(view.beat_ns(3), Some(now_ns));
+    assert_eq!(heartbeats.beat_ns(3), Some(now_ns));
     slot.beat(now_ns + BEAT_INTERVAL_NS);
-    assert_eq!(view.age_ns(3, now_ns + BEAT_INTERVAL_NS), Some(0));
-    assert_eq!(view.beat_ns(2), None, "each queue has its own");
-    slot.stop();
-    assert!(view.is_stale(3, now_ns));
-
-    let error = HeartbeatView::from_fd(rig.socket.as_fd()).expect_err("a socket is no map");
-    assert!(matches!(error, SteerError::Map { .. }), "{error}");
+    assert_eq!(heartbeats.beat_ns(3), Some(now_ns + BEAT_INTERVAL_NS));
+    assert_eq!(heartbeats.beat_ns(2), None, "each queue has its own");
+    assert_eq!(heartbeats.beat_ns(u32::MAX), None);
 }
 
 #[test]

@@ -75,20 +75,52 @@ pub struct Settings {
 }
 const _: () = assert!(size_of::<Settings>() == 8);
 
-/// What is served on a port. Each field changes in one step.
+/// What is served on a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct PortValue {
-    /// Number of the UDP service on any address; 0 is none.
-    pub udp_any: u32,
-    /// Number of the TCP service on any address; 0 is none.
-    pub tcp_any: u32,
-    /// 1 when `SERVICES` holds UDP services on this port and one address.
-    pub udp_exact: u32,
-    /// 1 when `SERVICES` holds TCP services on this port and one address.
-    pub tcp_exact: u32,
+    /// Over UDP.
+    pub udp: Served,
+    /// Over TCP.
+    pub tcp: Served,
 }
 const _: () = assert!(size_of::<PortValue>() == 16);
+
+/// What is served on a port over one protocol. One word, so that it changes in one step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Served(u64);
+
+impl Served {
+    const EXACT: u64 = 1 << 32;
+
+    /// With this number for the service on any address.
+    #[must_use]
+    pub const fn with_any(self, id: u32) -> Self {
+        Self(self.0 & Self::EXACT | id as u64)
+    }
+
+    /// With services on one address in `SERVICES`.
+    #[must_use]
+    pub const fn with_exact(self) -> Self {
+        Self(self.0 | Self::EXACT)
+    }
+
+    /// Number of the service on any address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn any(self) -> Option<u32> {
+        let id = self.0 as u32;
+        if id == 0 { None } else { Some(id) }
+    }
+
+    /// True when `SERVICES` holds services on this port and one address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_exact(self) -> bool {
+        self.0 & Self::EXACT != 0
+    }
+}
 
 /// What a service is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

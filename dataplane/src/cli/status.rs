@@ -77,6 +77,15 @@ fn table(report: &StatusReport) -> String {
             queue.state
         );
     }
+    for queue in &report.queues {
+        if let Some(reason) = &queue.fallback {
+            let _ = writeln!(
+                text,
+                "{}:{} fell back to {} XDP: {reason}",
+                queue.interface, queue.queue, queue.xdp_mode
+            );
+        }
+    }
     let _ = writeln!(
         text,
         "\nworker  core  node  heartbeat  busy   requests  hit ratio      items  huge pages  memory"
@@ -142,6 +151,8 @@ fn share(part: u64, rest: u64) -> f64 {
 mod tests {
     use std::net::TcpListener;
 
+    use dataplane::control::status::QueueStatus;
+
     use super::*;
 
     /// Answers one request with this, and hands back what was asked.
@@ -190,7 +201,15 @@ mod tests {
             capacity_bytes: 1 << 30,
             ..WorkerStatus::default()
         };
-        let text = table(&StatusReport { workers: vec![worker], ..StatusReport::default() });
+        let queue = QueueStatus {
+            interface: "eth1".to_owned(),
+            xdp_mode: "generic".to_owned(),
+            fallback: Some("no native hook".to_owned()),
+            ..QueueStatus::default()
+        };
+        let report = StatusReport { queues: vec![queue], workers: vec![worker], ..StatusReport::default() };
+        let text = table(&report);
+        assert!(text.contains("eth1:0 fell back to generic XDP: no native hook\n"), "{text}");
         for part in ["NOT serving", "75.0%", " 25%", "dropped: rate_limited 2\n", "this is a bug", "of 1GiB"]
         {
             assert!(text.contains(part), "{part} in\n{text}");

@@ -1,5 +1,6 @@
 //! `dataplane steer`: the XDP program by itself, pinned for a daemon with `attachment = "adopted"`.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use anyhow::ensure;
 use clap::{Args, Subcommand, ValueEnum};
 use dataplane::config::{self, Attachment, Config, DaemonConfig, XdpMode};
 use dataplane::steer::inspect::SteerStatus;
-use dataplane::steer::{self, LoadReport};
+use dataplane::steer::{self, LoadReport, SteerError};
+use serde::Serialize;
 
 /// Time for which `status` has the kernel count runs and nanoseconds.
 const WINDOW_DEFAULT_MS: u64 = 1_000;
@@ -27,7 +29,7 @@ enum Action {
     Load(LoadArguments),
     /// Detaches and unpins what `load` has pinned.
     #[command(after_help = "Example:\n  dataplane steer unload --interface eth1")]
-    Unload(Target),
+    Unload(UnloadArguments),
     /// Asks the kernel: programs, links, maps, run count and nanoseconds per packet.
     #[command(after_help = "Example:\n  dataplane steer status --json")]
     Status(StatusArguments),
@@ -54,6 +56,15 @@ struct LoadArguments {
     /// How the program runs; `auto` takes the generic hook where the driver has no native one.
     #[arg(long, value_enum, default_value_t, conflicts_with = "config")]
     mode: Mode,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct UnloadArguments {
+    #[command(flatten)]
+    target: Target,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
@@ -91,44 +102,73 @@ struct Chosen {
 
 pub(super) fn steer(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.action {
-        Action::Load(arguments) => load(arguments)?,
-        Action::Unload(target) => unload(target)?,
-        Action::Status(arguments) => status(arguments)?,
+        Action::Load(arguments) => load(arguments),
+        Action::Unload(arguments) => unload(arguments),
+        Action::Status(arguments) => status(arguments).map(|()| ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-fn load(arguments: &LoadArguments) -> anyhow::Result<()> {
+/// One interface that could not be loaded or unloaded.
+#[derive(Serialize)]
+struct Failure {
+    interface: String,
+    error: String,
+}
+
+/// Does something to each interface, whatever became of the others, and tells of each.
+fn each<T: Serialize>(
+    chosen: Vec<Chosen>,
+    json: bool,
+    done: &str,
+    act: impl Fn(&Chosen) -> Result<T, SteerError>,
+    tell: impl Fn(&T) -> String,
+) -> anyhow::Result<ExitCode> {
+    let (mut reports, mut failures) = (Vec::new(), Vec::new());
+    for chosen in chosen {
+        match act(&chosen) {
+            Ok(report) => {
+                if !json {
+                    super::print(&tell(&report))?;
+                }
+                reports.push(report);
+            }
+            Err(error) => {
+                let error = error.to_string();
+                // Also beside JSON: whoever looks at the exit code reads this.
+                let _ = writeln!(io::stderr(), "dataplane: {}: {error}", chosen.interface);
+                failures.push(Failure { interface: chosen.interface, error });
+            }
+        }
+    }
+    if json {
+        super::print(&serde_json::to_string(&serde_json::json!({ done: reports, "failed": failures }))?)?;
+    }
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn load(arguments: &LoadArguments) -> anyhow::Result<ExitCode> {
     let mode = match arguments.mode {
         Mode::Auto => XdpMode::Auto,
         Mode::Native => XdpMode::Native,
         Mode::Generic => XdpMode::Generic,
     };
     let (chosen, daemon) = resolve(&arguments.target, mode)?;
-    let mut reports: Vec<LoadReport> = Vec::new();
-    for Chosen { interface, mode } in chosen {
-        let report = steer::load(&interface, mode, daemon.steer_log, &[], &daemon.pin_directory)?;
-        if !arguments.json {
-            let LoadReport { program_id, mode, path, .. } = &report;
-            super::print(&format!(
-                "{interface}: program {program_id} attached in {mode} mode, pinned at {path}"
-            ))?;
-        }
-        reports.push(report);
-    }
-    if arguments.json {
-        super::print(&serde_json::to_string(&serde_json::json!({ "loaded": reports }))?)?;
-    }
-    Ok(())
+    let act = |Chosen { interface, mode }: &Chosen| {
+        steer::load(interface, *mode, daemon.steer_log, &[], &daemon.pin_directory)
+    };
+    each(chosen, arguments.json, "loaded", act, |report| {
+        let LoadReport { interface, program_id, mode, fallback, path } = report;
+        let fallback = fallback.as_ref().map_or(String::new(), |reason| format!(" (native: {reason})"));
+        format!("{interface}: program {program_id} attached in {mode} mode{fallback}, pinned at {path}")
+    })
 }
 
-fn unload(target: &Target) -> anyhow::Result<()> {
-    let (chosen, daemon) = resolve(target, XdpMode::Auto)?;
-    for Chosen { interface, .. } in chosen {
-        steer::unload(&interface, &daemon.pin_directory)?;
-        super::print(&format!("{interface}: detached and unpinned"))?;
-    }
-    Ok(())
+fn unload(arguments: &UnloadArguments) -> anyhow::Result<ExitCode> {
+    let (chosen, daemon) = resolve(&arguments.target, XdpMode::Auto)?;
+    let act = |Chosen { interface, .. }: &Chosen| {
+        steer::unload(interface, &daemon.pin_directory).map(|()| interface.clone())
+    };
+    each(chosen, arguments.json, "unloaded", act, |interface| format!("{interface}: detached and unpinned"))
 }
 
 fn resolve(target: &Target, mode: XdpMode) -> anyhow::Result<(Vec<Chosen>, DaemonConfig)> {
@@ -206,6 +246,8 @@ mod tests {
     use clap::Parser;
 
     use dataplane::config::SteerLogLevel;
+    use dataplane::steer::AttachedMode;
+    use dataplane::steer::inspect::Foreign;
 
     use super::*;
 
@@ -221,12 +263,76 @@ mod tests {
             ("steer load --interface eth1", true),
             ("steer load --config a.toml", true),
             ("steer unload --interface eth1 --interface eth2", true),
+            ("steer unload --interface eth1 --json", true),
             ("steer load", false),
             ("steer load --config a.toml --interface eth1", false),
             ("steer load --config a.toml --mode native", false),
         ] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).is_ok(), accepted, "{line}");
         }
+    }
+
+    /// The command lines in an error's text that are this command's.
+    fn commands(text: &str) -> Vec<String> {
+        let lines = text.split('`').skip(1).step_by(2).filter(|line| line.starts_with("dataplane "));
+        lines.map(|line| line.trim_start_matches("dataplane ").to_owned()).collect()
+    }
+
+    #[test]
+    fn commands_that_errors_name_are_this_programs() {
+        let interface = || "eth1".to_owned();
+        let usual = DaemonConfig::default().pin_directory;
+        for directory in [usual.clone(), PathBuf::from("/sys/fs/bpf/elsewhere")] {
+            let (attached, wanted) = (AttachedMode::Generic, AttachedMode::Native);
+            for (error, count) in [
+                (SteerError::NotLoaded { interface: interface(), directory: directory.clone() }, 1),
+                (SteerError::AlreadyLoaded { interface: interface(), directory: directory.clone() }, 1),
+                (SteerError::Detached { interface: interface(), directory: directory.clone() }, 2),
+                (
+                    SteerError::Layout {
+                        interface: interface(),
+                        directory: directory.clone(),
+                        found: None,
+                        needed: 2,
+                    },
+                    2,
+                ),
+                (
+                    SteerError::ModeDiffers {
+                        interface: interface(),
+                        directory: directory.clone(),
+                        attached,
+                        wanted,
+                    },
+                    2,
+                ),
+            ] {
+                let text = error.to_string();
+                let commands = commands(&text);
+                assert_eq!(commands.len(), count, "{text}");
+                for command in commands {
+                    let line = Cli::try_parse_from(command.split(' ')).unwrap_or_else(|error| {
+                        panic!("{command}: {error}");
+                    });
+                    let (Action::Load(LoadArguments { target, .. })
+                    | Action::Unload(UnloadArguments { target, .. })) = line.arguments.action
+                    else {
+                        panic!("{command} neither loads nor unloads");
+                    };
+                    let (chosen, daemon) = resolve(&target, XdpMode::Auto).expect("nothing to read");
+                    assert_eq!((chosen[0].interface.as_str(), &daemon.pin_directory), ("eth1", &directory));
+                }
+            }
+        }
+        let foreign = Foreign {
+            interface: interface(),
+            program_id: 7,
+            program_name: Some("steer".to_owned()),
+            link_id: None,
+        };
+        let text = foreign.to_string();
+        let [command] = &commands(&text)[..] else { panic!("{text}") };
+        assert!(Cli::try_parse_from(command.split(' ')).is_ok(), "{command}");
     }
 
     #[test]

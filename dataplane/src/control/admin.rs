@@ -9,10 +9,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::metrics::{CONTENT_TYPE, Exposition};
 use super::state::DaemonState;
+
+/// Connections that may wait to be taken.
+const BACKLOG_CONNECTIONS: u32 = 128;
 
 /// Why the admin API cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +35,42 @@ struct Shared {
     exposition: Arc<Exposition>,
 }
 
-/// The bound admin API.
+/// The admin API's address, taken before there is anything to tell: nobody can connect yet.
+#[derive(Debug)]
+pub struct BoundAdmin {
+    address: SocketAddr,
+    socket: TcpSocket,
+}
+
+impl BoundAdmin {
+    /// Takes it; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub fn bind(address: SocketAddr) -> Result<Self, AdminError> {
+        let bind = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            // A daemon that is started again must not wait for its predecessor's last connections to time out.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            Ok(socket)
+        };
+        let socket = bind().map_err(|source| AdminError { address, source })?;
+        Ok(Self { address, socket })
+    }
+
+    /// Lets clients connect; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub fn listen(self, state: Arc<DaemonState>) -> Result<Admin, AdminError> {
+        let Self { address, socket } = self;
+        let listener = socket.listen(BACKLOG_CONNECTIONS).map_err(|source| AdminError { address, source })?;
+        Ok(Admin { listener, state })
+    }
+}
+
+/// The admin API, listening.
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
@@ -40,15 +78,6 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds it.
-    ///
-    /// # Errors
-    /// [`AdminError`].
-    pub async fn bind(address: SocketAddr, state: Arc<DaemonState>) -> Result<Self, AdminError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| AdminError { address, source })?;
-        Ok(Self { listener, state })
-    }
-
     /// Where it is bound; the kernel chose the port when the configuration's was 0.
     ///
     /// # Errors

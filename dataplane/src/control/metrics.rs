@@ -207,7 +207,14 @@ impl StateCollector {
                 ("copy_mode", queue.copy_mode.clone()),
                 ("attachment", queue.attachment.clone()),
                 ("huge_pages", queue.huge_pages.to_string()),
+                ("fell_back", queue.fallback.is_some().to_string()),
             ])?;
+        }
+        let help = "How often the XDP program found the queue's worker stale";
+        let mut episodes = out.encode_descriptor("queue_stale_episodes", help, None, MetricType::Counter)?;
+        for queue in &queues {
+            let labels = [("interface", queue.interface.clone()), ("queue", queue.queue.to_string())];
+            counter(&mut episodes, &labels, queue.stale_episodes)?;
         }
         let mut up =
             out.encode_descriptor("queue_up", "1 while the queue is served", None, MetricType::Gauge)?;
@@ -298,7 +305,9 @@ mod tests {
         let state = DaemonState::new(vec![(plan, metrics)], Arc::new(Never), Box::new(verdicts));
         state.set_queues(vec![QueueStatus {
             interface: "eth\"1".into(),
-            xdp_mode: "native".into(),
+            xdp_mode: "generic".into(),
+            fallback: Some("the driver has none".into()),
+            stale_episodes: 2,
             state: "up".into(),
             ..QueueStatus::default()
         }]);
@@ -325,12 +334,14 @@ mod tests {
             "dataplane_table_huge_pages{worker=\"0\"} 1",
             "dataplane_xdp_packets_total{interface=\"eth1\",verdict=\"redirected\"} 42",
             "dataplane_queue_up{interface=\"eth\\\"1\",queue=\"0\"} 1",
+            "dataplane_queue_stale_episodes_total{interface=\"eth\\\"1\",queue=\"0\"} 2",
             "dataplane_companion_datagrams_total{outcome=\"refused\"} 0",
             "dataplane_ready 0",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
         }
-        assert!(text.contains("xdp_mode=\"native\""), "{text}");
+        assert!(text.contains("xdp_mode=\"generic\""), "{text}");
+        assert!(text.contains("fell_back=\"true\""), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }
 

@@ -24,4 +24,4 @@ pub mod shutdown;
 pub mod state;
 pub mod status;
 
-pub use plane::{ControlError, ControlPlane, ControlSetup};
+pub use plane::{ControlError, ControlPlane, ControlSetup, Prepared};

@@ -2,12 +2,13 @@
 //!
 //! The assembly calls, from the main thread:
 //! 1. [`CompanionSocket::bind_all`](super::companion::CompanionSocket::bind_all), which reserves the ports;
-//! 2. its own part: XDP program, ports, tables, workers, each with its side of a
-//!    [`link`](super::companion::link);
-//! 3. [`ControlPlane::start`], once the heartbeat map is there;
-//! 4. [`ControlPlane::ready`], once every worker serves;
-//! 5. [`ControlPlane::wait_for_signal`], which returns when the daemon shall end;
-//! 6. detaches the XDP program, then [`ControlPlane::stop`] while the workers still run, then stops those.
+//! 2. [`Prepared::new`], which reserves the admin API's and takes over the signals;
+//! 3. its own part: XDP program, ports, tables, workers, each with its side of a
+//!    [`link`](super::companion::link); and between them asks [`Prepared::signal`] whether to go on;
+//! 4. [`Prepared::start`], once the heartbeat map is there;
+//! 5. [`ControlPlane::ready`], once every worker serves;
+//! 6. [`ControlPlane::wait_for_signal`], which returns when the daemon shall end;
+//! 7. detaches the XDP program, then [`ControlPlane::stop`] while the workers still run, then stops those.
 
 use std::future::Future;
 use std::io;
@@ -16,9 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::thread::CpuSet;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::admin::{Admin, AdminError};
+use super::admin::{AdminError, BoundAdmin};
 use super::companion::{Companion, CompanionSetup};
 use super::sentinel::{Sentinel, SentinelSetup};
 use super::service_manager;
@@ -77,17 +78,23 @@ pub struct ControlPlane {
     admin: SocketAddr,
 }
 
-impl ControlPlane {
-    /// Starts it. Call this from the main thread, after the workers were started: the calling thread moves to the
-    /// housekeeping cores, and the sentinel dies with it.
+/// What of the control plane comes first: the admin API's port is had, or another's, before anything else is touched,
+/// and a signal no longer kills the process half-way.
+#[derive(Debug)]
+pub struct Prepared {
+    runtime: Runtime,
+    signals: Signals,
+    admin: BoundAdmin,
+}
+
+impl Prepared {
+    /// Binds the admin API, which is not served yet, and takes over SIGTERM and SIGINT. Call this from the main thread,
+    /// which moves to the housekeeping cores, and with it what it starts from then on.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn start(setup: ControlSetup) -> Result<Self, ControlError> {
-        move_to(&setup.housekeeping_cores).map_err(failed("cannot move to the housekeeping cores"))?;
-        // Threads and processes started from here on inherit those cores.
-        let sentinel = setup.sentinel.map(Watched::start).transpose();
-        let sentinel = sentinel.map_err(failed("cannot start the sentinel"))?;
+    pub fn new(admin: SocketAddr, housekeeping_cores: &[usize]) -> Result<Self, ControlError> {
+        move_to(housekeeping_cores).map_err(failed("cannot move to the housekeeping cores"))?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(RUNTIME_THREADS)
             .thread_name("control")
@@ -96,9 +103,39 @@ impl ControlPlane {
             .map_err(failed("cannot start the control plane's threads"))?;
         let (signals, admin) = runtime.block_on(async {
             let signals = Signals::install().map_err(failed("cannot take over SIGTERM and SIGINT"))?;
-            let admin = Admin::bind(setup.admin, Arc::clone(&setup.state)).await?;
-            Ok::<_, ControlError>((signals, admin))
+            Ok::<_, ControlError>((signals, BoundAdmin::bind(admin)?))
         })?;
+        Ok(Self { runtime, signals, admin })
+    }
+
+    /// The name of a signal that has come to end the process.
+    pub fn signal(&mut self) -> Option<&'static str> {
+        let Self { runtime, signals, .. } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                signal = signals.next() => Some(signal),
+                () = std::future::ready(()) => None,
+            }
+        })
+    }
+
+    /// Runs tasks beside the control plane.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        self.runtime.handle()
+    }
+
+    /// Starts the control plane, from the same thread: the sentinel dies with it. What is said of `admin` and
+    /// `housekeeping_cores` counted at [`Prepared::new`].
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn start(self, setup: ControlSetup) -> Result<ControlPlane, ControlError> {
+        let Self { runtime, signals, admin } = self;
+        let sentinel = setup.sentinel.map(Watched::start).transpose();
+        let sentinel = sentinel.map_err(failed("cannot start the sentinel"))?;
+        let admin = runtime.block_on(async { admin.listen(Arc::clone(&setup.state)) })?;
         let address = admin.address().map_err(failed("cannot tell the admin API's address"))?;
         let companion = Companion::start(setup.companion).map_err(failed("cannot start the companion"))?;
         setup.state.set_companion(companion.metrics());
@@ -109,7 +146,24 @@ impl ControlPlane {
         });
         runtime.spawn(service_manager::watchdog(Arc::clone(&setup.state)));
         tracing::info!(admin = %address, "control plane started");
-        Ok(Self { runtime, signals: Some(signals), state: setup.state, companion, sentinel, admin: address })
+        Ok(ControlPlane {
+            runtime,
+            signals: Some(signals),
+            state: setup.state,
+            companion,
+            sentinel,
+            admin: address,
+        })
+    }
+}
+
+impl ControlPlane {
+    /// Starts it with nothing in between: [`Prepared::new`] and [`Prepared::start`].
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn start(setup: ControlSetup) -> Result<Self, ControlError> {
+        Prepared::new(setup.admin, &setup.housekeeping_cores)?.start(setup)
     }
 
     /// Where the admin API is served.
@@ -124,11 +178,6 @@ impl ControlPlane {
         let (workers, queues) = (self.state.workers().len(), self.state.queues().len());
         service_manager::ready(&format!("{workers} workers serve {queues} queues"));
         tracing::info!(workers, queues, "ready");
-    }
-
-    /// Runs something of the assembly's own beside the control plane: watching links and queues, for one.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(task);
     }
 
     /// Waits for SIGTERM or SIGINT, and looks after the sentinel meanwhile. A second signal, from then on, ends the

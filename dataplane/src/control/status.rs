@@ -38,6 +38,10 @@ pub struct QueueStatus {
     pub attachment: String,
     /// True when the UMEM lies in huge pages.
     pub huge_pages: bool,
+    /// Why XDP does not run in native mode, when the mode was left open.
+    pub fallback: Option<String>,
+    /// How often the XDP program found the worker stale, since the program was attached.
+    pub stale_episodes: u64,
     /// `up`, or what keeps it down.
     pub state: String,
     /// Its worker.

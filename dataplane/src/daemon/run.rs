@@ -1,6 +1,7 @@
 //! The order in which everything comes up and goes down.
 //!
-//! Up: whatever can be wrong is found before the NIC is touched; packets are steered last, when somebody answers them.
+//! Up: whatever can be wrong is found before the NIC is touched, and signals end it in order from then on; packets are
+//! steered last, when somebody answers them.
 //! Down: packets stop being steered first, and what has arrived is answered before its worker ends.
 
 use std::sync::mpsc;
@@ -16,7 +17,7 @@ use crate::control::companion::{CompanionSetup, CompanionSocket, ListenerPolicy,
 use crate::control::heartbeat::HeartbeatMap;
 use crate::control::sentinel::{SentinelProgram, SentinelSetup};
 use crate::control::state::{DaemonState, Verdicts};
-use crate::control::{ControlPlane, ControlSetup};
+use crate::control::{ControlSetup, Prepared};
 use crate::limits::COMPANION_DATAGRAMS;
 use crate::metrics::WorkerMetrics;
 use crate::net::allow::AllowList;
@@ -40,6 +41,7 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
         .map_err(DaemonError::system("mapping the heartbeats"))?;
     let view = Arc::new(view);
 
+    let mut prepared = Prepared::new(config.daemon.admin, &plan.housekeeping_cores)?;
     let mut interfaces = attach_all(config)?;
     let (events, happened) = mpsc::channel();
     let mut workers = Vec::with_capacity(count);
@@ -66,7 +68,13 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
             metrics: Arc::clone(&metrics),
             events: events.clone(),
         };
-        workers.push(WorkerHandle::start(parts, config, registry)?);
+        match WorkerHandle::start(parts, config, registry, &mut || was_told_to_end(&mut prepared))? {
+            Some(started) => workers.push(started),
+            None => {
+                stop(&workers);
+                return Ok(());
+            }
+        }
         links.push(control);
         counted.push((worker.clone(), metrics));
     }
@@ -76,7 +84,11 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
     let interfaces: Interfaces = Arc::new(Mutex::new(interfaces));
     let state = Arc::new(DaemonState::new(counted, view.clone(), verdict_source(&interfaces)));
     state.set_queues(queues);
-    let mut control = ControlPlane::start(ControlSetup {
+    let runtime = prepared.runtime().clone();
+    for interface in lock(&interfaces).iter_mut() {
+        interface.follow_log(&runtime);
+    }
+    let mut control = prepared.start(ControlSetup {
         admin: config.daemon.admin,
         housekeeping_cores: plan.housekeeping_cores.clone(),
         state: Arc::clone(&state),
@@ -95,7 +107,6 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
             layout: heartbeats.layout(),
         }),
     })?;
-    follow_logs(&interfaces, &control);
 
     let workers = Arc::new(workers);
     let mut supervisor = Supervisor::start(Supervisor {
@@ -105,30 +116,44 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
         workers: Arc::clone(&workers),
         state,
         events: happened,
+        runtime,
     })?;
     // From here on everything runs, so whatever fails takes the same way down.
-    let steered =
-        lock(&interfaces).iter_mut().try_for_each(|interface| interface.steer().set_services(&rules));
+    let steered = lock(&interfaces).iter_mut().try_for_each(|interface| interface.serve(&rules));
     let outcome = steered.map_err(DaemonError::from).and_then(|()| {
         control.ready();
         control.wait_for_signal(supervisor.failure())
     });
 
     for interface in lock(&interfaces).iter_mut() {
-        if let Err(error) = interface.steer().clear_services() {
+        if let Err(error) = interface.serve_nothing() {
             tracing::warn!(interface = interface.name(), %error, "the services could not be taken out");
         }
     }
     control.stop();
-    for worker in workers.iter() {
-        worker.command(XskCommand::Stop);
-    }
-    for worker in workers.iter() {
-        worker.join();
-    }
+    stop(&workers);
     supervisor.join();
     tracing::info!("ended");
     outcome
+}
+
+/// Whether a signal came before everything was up.
+fn was_told_to_end(prepared: &mut Prepared) -> bool {
+    let signal = prepared.signal();
+    if let Some(signal) = signal {
+        tracing::info!(signal, "ending before anything is served");
+    }
+    signal.is_some()
+}
+
+/// Ends workers, once they have answered what they have.
+fn stop(workers: &[WorkerHandle]) {
+    for worker in workers {
+        worker.command(XskCommand::Stop);
+    }
+    for worker in workers {
+        worker.join();
+    }
 }
 
 /// What the control plane answers for each listener while a worker is stale.
@@ -150,21 +175,6 @@ fn policies(
 
 fn attach_all(config: &Config) -> Result<Vec<Interface>, SteerError> {
     config.interfaces.iter().map(|interface| Interface::attach(interface, config)).collect()
-}
-
-/// Forwards the XDP program's own log to the daemon's.
-fn follow_logs(interfaces: &Interfaces, control: &ControlPlane) {
-    for interface in lock(interfaces).iter_mut() {
-        let name = interface.name().to_owned();
-        match interface.steer().log() {
-            Ok(log) => control.spawn(async move {
-                if let Err(error) = log.follow().await {
-                    tracing::warn!(interface = name, %error, "the XDP program's log cannot be followed");
-                }
-            }),
-            Err(error) => tracing::warn!(interface = name, %error, "the XDP program's log cannot be read"),
-        }
-    }
 }
 
 fn verdict_source(interfaces: &Interfaces) -> Box<dyn Fn() -> Verdicts + Send + Sync> {

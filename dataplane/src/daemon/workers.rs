@@ -1,7 +1,7 @@
 //! The workers' threads: each is pinned first and then makes its own table and services, so that its memory lies on
 //! its own node.
 
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,6 +26,9 @@ use crate::worker::{Listener, Shard, Worker};
 /// Time to fault in a table that an operator need not hear of.
 const TABLE_TIME_EXPECTED: Duration = Duration::from_secs(5);
 
+/// How often it is asked meanwhile whether the daemon is to end.
+const ENDING_LOOK: Duration = Duration::from_millis(50);
+
 /// A command to a worker over AF_XDP.
 pub(super) type XskCommand = Command<XskPort, XskQueue>;
 
@@ -48,12 +51,13 @@ pub(super) struct WorkerParts {
 }
 
 impl WorkerHandle {
-    /// Starts a worker; returns once it serves.
+    /// Starts a worker; returns once it serves, or with `None` once `is_ending` says that it need not any more.
     pub(super) fn start(
         parts: WorkerParts,
         config: &Config,
         registry: &Registry,
-    ) -> Result<Self, DaemonError> {
+        is_ending: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Self>, DaemonError> {
         let (commands, receiver) = mpsc::channel();
         let (wake, number) = (parts.link.requests_pushed.clone(), parts.plan.worker);
         let (ready, started) = mpsc::channel();
@@ -63,13 +67,20 @@ impl WorkerHandle {
             .spawn(move || thread_main(parts, &config, &registry, receiver, &ready))
             .map_err(DaemonError::system("starting a worker's thread"))?;
         let handle = Self { commands, wake, thread: Mutex::new(Some(thread)) };
-        match started.recv() {
-            Ok(Ok(())) => Ok(handle),
-            Ok(Err(error)) => Err(error),
-            // It panicked before it could say anything; the panic's message is in the log.
-            Err(_) => {
-                handle.join();
-                Err(DaemonError::WorkerPanicked { worker: number })
+        loop {
+            if is_ending() {
+                // Its table may take a minute yet: it goes with the process.
+                return Ok(None);
+            }
+            match started.recv_timeout(ENDING_LOOK) {
+                Ok(Ok(())) => return Ok(Some(handle)),
+                Ok(Err(error)) => return Err(error),
+                Err(RecvTimeoutError::Timeout) => {}
+                // It panicked before it could say anything; the panic's message is in the log.
+                Err(RecvTimeoutError::Disconnected) => {
+                    handle.join();
+                    return Err(DaemonError::WorkerPanicked { worker: number });
+                }
             }
         }
     }
@@ -172,6 +183,7 @@ fn assemble(
         })
         .collect::<Result<Vec<_>, DaemonError>>()?;
     let shard = Shard::new(listeners, Box::new(table), metrics);
+    let lane_generations = vec![0; lanes.len()];
     let (lanes, lane_beats) = lanes.into_iter().map(|lane| (lane.bypass, Some(lane.beat))).unzip();
     let worker = Worker::new(lanes, Some(link.end), shard);
     let driver = Driver {
@@ -179,6 +191,7 @@ fn assemble(
         idle: config.workers.idle,
         beat,
         lane_beats,
+        lane_generations,
         commands,
         wake: link.requests_pushed,
         companion_wake: Some(link.replies_pushed),

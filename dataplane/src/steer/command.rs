@@ -1,4 +1,4 @@
-//! What `dataplane load`, `unload` and `status` do.
+//! What `dataplane steer load`, `unload` and `status` do.
 
 use std::path::Path;
 use std::time::Duration;

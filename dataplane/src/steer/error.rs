@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use caps::Capability;
 
+use super::AttachedMode;
 use super::inspect::Foreign;
+use crate::config::DaemonConfig;
 use crate::privileges::lacks;
 
 /// Why the XDP program cannot be loaded, attached, adopted or fed.
@@ -129,8 +131,9 @@ pub enum SteerError {
     },
     /// Nothing is pinned for the interface.
     #[error(
-        "no steering program is pinned for {interface} under {directory}; pin one with `dataplane load {interface}`, \
-         or let the daemon attach its own (attachment = \"owned\")"
+        "no steering program is pinned for {interface} under {directory}; pin one with `{}`, or let the daemon attach \
+         its own (attachment = \"owned\")",
+        command("load", .interface, .directory)
     )]
     NotLoaded {
         /// Interface name.
@@ -140,13 +143,14 @@ pub enum SteerError {
     },
     /// One is pinned already.
     #[error(
-        "a steering program is pinned for {interface} at {path} already; `dataplane unload {interface}` removes it"
+        "a steering program is pinned for {interface} under {directory} already; `{}` removes it",
+        command("unload", .interface, .directory)
     )]
     AlreadyLoaded {
         /// Interface name.
         interface: String,
-        /// Where.
-        path: PathBuf,
+        /// Where it is pinned.
+        directory: PathBuf,
     },
     /// Another process holds what is pinned.
     #[error(
@@ -158,15 +162,16 @@ pub enum SteerError {
     },
     /// What is pinned was made by another version.
     #[error(
-        "the steering program pinned at {path} has map layout {found}, this daemon needs {needed}; replace it: \
-         `dataplane unload {interface}`, then `dataplane load {interface}` (its traffic goes to the kernel meanwhile)",
+        "the steering program pinned for {interface} under {directory} has map layout {found}, this daemon needs \
+         {needed}; replace it: `{}`, then `{}` (its traffic goes to the kernel meanwhile)",
+        command("unload", .interface, .directory), command("load", .interface, .directory),
         found = .found.map_or("unknown".to_owned(), |version| version.to_string())
     )]
     Layout {
         /// Interface name.
         interface: String,
-        /// Where.
-        path: PathBuf,
+        /// Where it is pinned.
+        directory: PathBuf,
         /// Version found; `None` when there is none to be read.
         found: Option<u32>,
         /// Version of this daemon.
@@ -174,20 +179,47 @@ pub enum SteerError {
     },
     /// What is pinned no longer belongs to the interface.
     #[error(
-        "the link pinned at {path} is not on {interface}: the interface was removed and made again since; \
-         `dataplane unload {interface}`, then `dataplane load {interface}`"
+        "the steering program pinned for {interface} under {directory} is not attached to it any more: the interface was \
+         removed and made again since, or the link detached; `{}`, then `{}`",
+        command("unload", .interface, .directory), command("load", .interface, .directory)
     )]
     Detached {
         /// Interface name.
         interface: String,
-        /// Where.
-        path: PathBuf,
+        /// Where it is pinned.
+        directory: PathBuf,
+    },
+    /// What is pinned runs in another mode than the one that was named.
+    #[error(
+        "the steering program pinned for {interface} runs in {attached} mode, and mode = \"{wanted}\" was asked for; \
+         load it anew: `{}`, then `{} --mode {wanted}`, or choose mode = \"auto\" or \"{attached}\"",
+        command("unload", .interface, .directory), command("load", .interface, .directory)
+    )]
+    ModeDiffers {
+        /// Interface name.
+        interface: String,
+        /// Where it is pinned.
+        directory: PathBuf,
+        /// How it runs.
+        attached: AttachedMode,
+        /// How it was to run.
+        wanted: AttachedMode,
     },
     /// The name cannot be a folder under the pin directory.
     #[error("{interface:?} is no interface name")]
     BadName {
         /// What was given.
         interface: String,
+    },
+    /// What would be pinned would go with the command.
+    #[error(
+        "there is no bpffs at {directory} in this mount namespace, and one mounted here would go with this command, and \
+         with it what is pinned; `ip netns exec` does that: enter the network namespace alone, with `nsenter \
+         --net=/run/netns/NAME dataplane steer load ...`"
+    )]
+    PrivateMount {
+        /// Where it was to be pinned.
+        directory: PathBuf,
     },
     /// A pin, a folder or the mount failed.
     #[error("{action} {path}: {source}")]
@@ -212,6 +244,15 @@ pub enum SteerError {
     Log(String),
 }
 
+/// The command line that mends something: `dataplane steer load` or `unload`, for an interface pinned there.
+pub(super) fn command(action: &str, interface: &str, directory: &Path) -> String {
+    let mut line = format!("dataplane steer {action} --interface {interface}");
+    if directory != DaemonConfig::default().pin_directory {
+        line.push_str(&format!(" --pin-directory {}", directory.display()));
+    }
+    line
+}
+
 /// Capabilities that loading and attaching take (Linux `capabilities(7)`).
 const NEEDED: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_ADMIN];
 
@@ -230,6 +271,11 @@ impl SteerError {
             Some(error) => error,
             None => Self::Pin { action, path: path.into(), source },
         }
+    }
+
+    /// This host's addresses could not be asked for.
+    pub(crate) fn addresses(source: io::Error) -> Self {
+        Self::Kernel { action: "asking for this host's addresses", source }
     }
 
     /// A failed map call.

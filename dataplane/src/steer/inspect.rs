@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use caps::Capability;
 use dataplane_ebpf::layout::{self, PROGRAM};
 use dataplane_ebpf::verdict::Verdict;
 use libbpf_rs::ProgramType;
@@ -15,7 +16,10 @@ use libbpf_rs::query::{
 use serde::{Deserialize, Serialize};
 
 use super::attach::Interface;
+use super::error::command;
 use super::{SteerError, kernel, maps, pin};
+use crate::config::DaemonConfig;
+use crate::privileges::lacks;
 
 /// What is loaded and pinned on this host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -200,9 +204,9 @@ pub struct Foreign {
     pub interface: String,
     /// The program's number in the kernel.
     pub program_id: u32,
-    /// Its name, when the kernel tells.
+    /// Its name, which may be empty; `None` when this process may not ask for it: that takes CAP_SYS_ADMIN.
     pub program_name: Option<String>,
-    /// The link that holds it; `None` when it was attached by netlink.
+    /// The link that holds it; `None` when it was attached by netlink, or this process may not ask.
     pub link_id: Option<u32>,
 }
 
@@ -220,29 +224,48 @@ impl Foreign {
         let attached = kernel::query_xdp(index)
             .map_err(|source| SteerError::kernel("asking what is attached to the interface", source))?;
         let Some((program_id, _)) = attached else { return Ok(None) };
+        // Programs and links are listed for this capability alone; without it the lists look empty.
+        if lacks(Capability::CAP_SYS_ADMIN) {
+            let interface = interface.to_owned();
+            return Ok(Some(Self { interface, program_id, program_name: None, link_id: None }));
+        }
         let program_name = ProgInfoIter::default()
             .find(|program| program.id == program_id)
-            .map(|program| program.name.to_string_lossy().into_owned());
+            .map_or(String::new(), |program| program.name.to_string_lossy().into_owned());
         let link_id = LinkInfoIter::default()
             .find(|link| {
                 link.prog_id == program_id
                     && matches!(&link.info, LinkTypeInfo::Xdp(info) if info.ifindex == index)
             })
             .map(|link| link.id);
-        Ok(Some(Self { interface: interface.to_owned(), program_id, program_name, link_id }))
+        Ok(Some(Self {
+            interface: interface.to_owned(),
+            program_id,
+            program_name: Some(program_name),
+            link_id,
+        }))
     }
 }
 
 impl fmt::Display for Foreign {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { interface, program_id, program_name, link_id } = self;
-        let name = program_name.as_deref().unwrap_or("unknown");
-        write!(formatter, "id {program_id} name {name}; ")?;
+        write!(formatter, "id {program_id} ")?;
+        let Some(name) = program_name else {
+            return write!(
+                formatter,
+                "(whose, the kernel tells only who has CAP_SYS_ADMIN); as root, `bpftool prog show id {program_id}` \
+                 names it and `bpftool link` says whether a link holds it"
+            );
+        };
+        let name = if name.is_empty() { "unknown" } else { name };
+        write!(formatter, "name {name}; ")?;
         match (name == PROGRAM, link_id) {
             (true, _) => write!(
                 formatter,
-                "it is a steering program: stop the daemon that owns it, or, if `load` pinned it, adopt it \
-                 (attachment = \"adopted\") or remove it with `dataplane unload {interface}`"
+                "it is a steering program: stop the daemon that owns it, or, if `steer load` pinned it, adopt it \
+                 (attachment = \"adopted\") or remove it with `{}`",
+                command("unload", interface, &DaemonConfig::default().pin_directory)
             ),
             (false, Some(link)) => write!(
                 formatter,

@@ -83,6 +83,37 @@ pub(super) fn enable_run_time_stats() -> io::Result<OwnedFd> {
     new_descriptor(unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) })
 }
 
+/// Returns once every program that was running has ended, on every CPU: the kernel promises as much of a changed map of
+/// maps (`maybe_wait_bpf_programs` of Linux `kernel/bpf/syscall.c`), so one is made and changed.
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    let word = size_of::<u32>() as u32;
+    let create = |kind, inner: Option<&OwnedFd>| {
+        let options = libbpf_sys::bpf_map_create_opts {
+            sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+            inner_map_fd: inner.map_or(0, |inner| inner.as_raw_fd().unsigned_abs()),
+            ..Default::default()
+        };
+        // SAFETY: `options` lives through the call, has its own size in it and is zero in all fields not set; the name
+        // is a C string.
+        new_descriptor(unsafe {
+            libbpf_sys::bpf_map_create(kind, c"settle".as_ptr(), word, word, 1, &raw const options)
+        })
+    };
+    let inner = create(libbpf_sys::BPF_MAP_TYPE_ARRAY, None)?;
+    let outer = create(libbpf_sys::BPF_MAP_TYPE_ARRAY_OF_MAPS, Some(&inner))?;
+    let (key, value) = (0u32, inner.as_raw_fd());
+    // SAFETY: both descriptors are open; key and value live through the call and have the sizes the map was made with.
+    let result = unsafe {
+        libbpf_sys::bpf_map_update_elem(
+            outer.as_raw_fd(),
+            (&raw const key).cast::<c_void>(),
+            (&raw const value).cast::<c_void>(),
+            0,
+        )
+    };
+    check(result).map(drop)
+}
+
 /// Runs a program on one packet, as if it had come in on queue 0 of the loopback interface.
 pub(super) fn test_run(program: BorrowedFd<'_>, packet: &[u8]) -> io::Result<Action> {
     let length = u32::try_from(packet.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;

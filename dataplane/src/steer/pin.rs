@@ -10,8 +10,9 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use dataplane_ebpf::layout::MAPS;
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -22,6 +23,11 @@ use super::{SteerError, kernel};
 const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of Linux `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// How long a lock may be somebody else's before it counts as held.
+const LOCK_WAIT: Duration = Duration::from_millis(100);
+/// Time between two attempts.
+const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 const LINK: &str = "link";
 const PROGRAM: &str = "program";
@@ -39,14 +45,17 @@ impl PinFolder {
     pub(super) fn create(directory: &Path, interface: &str) -> Result<Self, SteerError> {
         let path = folder_path(directory, interface)?;
         ensure_bpffs(directory)?;
-        match fs::create_dir(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(SteerError::pin("making", path, source)),
-        }
-        let folder = Self::lock(path)?;
+        make_if_missing(&path)?;
+        // Whoever removed it in between held its lock: then it is made again.
+        let folder = loop {
+            match Self::lock(path.clone())? {
+                Some(folder) => break folder,
+                None => make_if_missing(&path)?,
+            }
+        };
         if folder.path.join(LINK).exists() {
-            return Err(SteerError::AlreadyLoaded { interface: interface.to_owned(), path: folder.path });
+            let (interface, directory) = (interface.to_owned(), directory.to_owned());
+            return Err(SteerError::AlreadyLoaded { interface, directory });
         }
         // Leftovers of a load that was cut off.
         folder.clear()?;
@@ -58,23 +67,46 @@ impl PinFolder {
         let path = folder_path(directory, interface)?;
         let not_loaded =
             || SteerError::NotLoaded { interface: interface.to_owned(), directory: directory.to_owned() };
-        if !path.is_dir() {
-            return Err(not_loaded());
-        }
-        let folder = Self::lock(path)?;
-        // It may have been unloaded between the two lines above.
-        if folder.path.is_dir() { Ok(folder) } else { Err(not_loaded()) }
+        Self::lock(path)?.ok_or_else(not_loaded)
     }
 
-    fn lock(path: PathBuf) -> Result<Self, SteerError> {
+    /// Locks a folder; `None` when there is none, or no longer the one that was locked.
+    fn lock(path: PathBuf) -> Result<Option<Self>, SteerError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let lock = rustix::fs::open(&path, flags, Mode::empty())
-            .map_err(|source| SteerError::pin("opening", &path, source.into()))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(SteerError::Held { path }),
-            Err(source) => Err(SteerError::pin("locking", path, source.into())),
+        let lock = match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(lock) => lock,
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(source) => return Err(SteerError::pin("opening", path, source.into())),
+        };
+        let start = Instant::now();
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                // `steer status` looks whether it is held by holding it for a moment itself.
+                Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < LOCK_WAIT => {
+                    std::thread::sleep(LOCK_RETRY);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(SteerError::Held { path }),
+                Err(source) => return Err(SteerError::pin("locking", path, source.into())),
+            }
         }
+        // It may have been removed, and made anew, between opening and locking.
+        let locked =
+            rustix::fs::fstat(&lock).map_err(|source| SteerError::pin("looking at", &path, source.into()))?;
+        let there = match rustix::fs::stat(&path) {
+            Ok(there) => there,
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(source) => return Err(SteerError::pin("looking at", path, source.into())),
+        };
+        let same = (locked.st_dev, locked.st_ino) == (there.st_dev, there.st_ino);
+        Ok(same.then_some(Self { path, _lock: lock }))
+    }
+
+    /// Pins another link in the place of the one that is pinned, which no longer attaches anything.
+    pub(super) fn replace_link(&self, link: BorrowedFd<'_>) -> Result<(), SteerError> {
+        let path = self.link_path();
+        remove_if_there(&path)?;
+        kernel::pin(link, &path).map_err(|source| SteerError::pin("pinning", path, source))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -148,6 +180,14 @@ pub(super) fn pinned(directory: &Path) -> Result<Vec<(String, PathBuf, bool)>, S
     Ok(found)
 }
 
+fn make_if_missing(path: &Path) -> Result<(), SteerError> {
+    match fs::create_dir(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(SteerError::pin("making", path, source)),
+    }
+}
+
 fn remove_if_there(path: &Path) -> Result<(), SteerError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
@@ -177,6 +217,11 @@ fn ensure_bpffs(directory: &Path) -> Result<(), SteerError> {
     if !is_on_bpffs(directory)? {
         let usual = Path::new(BPFFS);
         let place = if directory.starts_with(usual) { usual } else { directory };
+        // What is mounted there goes with the mount namespace: with the command itself under `ip netns exec`, which
+        // has a /sys of its own.
+        if place.starts_with("/sys") && is_mount_namespace_private() {
+            return Err(SteerError::PrivateMount { directory: directory.to_owned() });
+        }
         fs::create_dir_all(place).map_err(|source| SteerError::pin("making", place, source))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RELATIME;
         rustix::mount::mount("bpf", place, "bpf", flags, Some(c"mode=0700"))
@@ -184,6 +229,23 @@ fn ensure_bpffs(directory: &Path) -> Result<(), SteerError> {
         tracing::info!(path = %place.display(), "mounted a bpffs");
     }
     fs::create_dir_all(directory).map_err(|source| SteerError::pin("making", directory, source))
+}
+
+/// True when this thread sees other mounts than one of the processes that led to it, up to the host's first. False
+/// where that cannot be told.
+fn is_mount_namespace_private() -> bool {
+    let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let Some(ours) = of("thread-self") else { return false };
+    let parent = |process: &str| {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().to_owned();
+        // The first process has none, and where a PID namespace begins its first is the last to be seen.
+        (parent != "0").then_some(parent)
+    };
+    // A parent that ended leaves its children to another one, which ends this walk sooner or later.
+    std::iter::successors(parent("self"), |process| parent(process))
+        .filter_map(|process| of(&process))
+        .any(|theirs| theirs != ours)
 }
 
 /// True when the directory, or the nearest one above it that exists, lies on a bpffs.

@@ -43,7 +43,7 @@ struct Place {
     fallback: Option<String>,
     attachment: Attachment,
     /// Owned: keeps the program attached. Adopted: the pin does.
-    _link: OwnedFd,
+    link: OwnedFd,
     /// Adopted: keeps other daemons out.
     folder: Option<PinFolder>,
 }
@@ -111,7 +111,7 @@ impl Steer {
         let mut steer = Self::load(level)?;
         let Attached { link, mode, fallback } = attach::attach(steer.program.as_fd(), &interface, mode)?;
         let attachment = Attachment::Owned;
-        steer.attached = Some(Place { interface, mode, fallback, attachment, _link: link, folder: None });
+        steer.attached = Some(Place { interface, mode, fallback, attachment, link, folder: None });
         Ok(steer)
     }
 
@@ -156,7 +156,7 @@ impl Steer {
             mode,
             fallback,
             attachment: Attachment::Adopted,
-            _link: link,
+            link,
             folder: Some(folder),
         });
         Ok(steer)
@@ -167,11 +167,17 @@ impl Steer {
     ///
     /// # Errors
     /// [`SteerError::NotLoaded`], [`SteerError::Held`] while another daemon has it, [`SteerError::Layout`] when
-    /// another version made it, [`SteerError::Detached`] when the interface was made anew since.
-    pub fn adopt(interface: &str, directory: &Path, level: SteerLogLevel) -> Result<Self, SteerError> {
+    /// another version made it, [`SteerError::Detached`] when the interface was made anew since,
+    /// [`SteerError::ModeDiffers`] when `mode` names another than it runs in.
+    pub fn adopt(
+        interface: &str,
+        mode: XdpMode,
+        directory: &Path,
+        level: SteerLogLevel,
+    ) -> Result<Self, SteerError> {
         let interface = Interface::find(interface)?;
         let folder = PinFolder::open(directory, &interface.name)?;
-        check_layout(&folder, &interface.name)?;
+        check_layout(&folder, &interface.name, directory)?;
         let not_loaded =
             || SteerError::NotLoaded { interface: interface.name.clone(), directory: directory.to_owned() };
         let link = folder.open_object(&folder.link_path())?.ok_or_else(not_loaded)?;
@@ -186,15 +192,16 @@ impl Steer {
         };
         let attached = kernel::query_xdp(interface.index)
             .map_err(|source| SteerError::kernel("asking what is attached to the interface", source))?;
-        let mode = match attached {
+        let attached = match attached {
             Some((program, Some(mode))) if on == interface.index && program == info.prog_id => mode,
             _ => {
                 return Err(SteerError::Detached {
                     interface: interface.name.clone(),
-                    path: folder.link_path(),
+                    directory: directory.to_owned(),
                 });
             }
         };
+        let fallback = adopted_fallback(&interface.name, attached, mode, directory)?;
         let maps = Maps::open(folder.path())?;
         let log = log::object_around(&folder.map_path(layout::LOG))?;
         let mut steer = Self::new(program, info.prog_id, maps, log)?;
@@ -202,10 +209,10 @@ impl Steer {
         steer.write_settings(level)?;
         steer.attached = Some(Place {
             interface,
-            mode,
-            fallback: None,
+            mode: attached,
+            fallback,
             attachment: Attachment::Adopted,
-            _link: link,
+            link,
             folder: Some(folder),
         });
         Ok(steer)
@@ -221,6 +228,37 @@ impl Steer {
         self.heartbeats()?.reset();
         forget_flows(&mut self.maps.udp_flows, layout::UDP_FLOWS)?;
         forget_flows(&mut self.maps.tcp_flows, layout::TCP_FLOWS)
+    }
+
+    /// Attaches the program again if somebody has detached its link since (`bpftool link detach`); sockets, services
+    /// and heartbeats stay as they are. True when it was so. An adopted program's new link takes the place of the
+    /// pinned one.
+    ///
+    /// # Errors
+    /// [`SteerError::Foreign`] when another program is there now, or as [`Steer::attach_owned`].
+    pub fn stay_attached(&mut self, mode: XdpMode) -> Result<bool, SteerError> {
+        let Some(place) = &mut self.attached else { return Ok(false) };
+        let attached = kernel::query_xdp(place.interface.index)
+            .map_err(|source| SteerError::kernel("asking what is attached to the interface", source))?;
+        if attached.is_some_and(|(program, _)| program == self.program_id) {
+            return Ok(false);
+        }
+        // An adopted program goes on in the mode it was loaded in.
+        let mode = match (place.attachment, place.mode) {
+            (Attachment::Owned, _) => mode,
+            (Attachment::Adopted, AttachedMode::Native) => XdpMode::Native,
+            (Attachment::Adopted, AttachedMode::Generic) => XdpMode::Generic,
+        };
+        let Attached { link, mode, fallback } = attach::attach(self.program.as_fd(), &place.interface, mode)?;
+        if let Some(folder) = &place.folder {
+            folder.replace_link(link.as_fd())?;
+        }
+        place.link = link;
+        place.mode = mode;
+        if place.attachment == Attachment::Owned {
+            place.fallback = fallback;
+        }
+        Ok(true)
     }
 
     /// Lets go of the interface: detaches an owned program, leaves an adopted one to whoever adopts it next. Dropping
@@ -247,7 +285,7 @@ impl Steer {
         self.attached.as_ref().map(|place| place.mode)
     }
 
-    /// Why native mode was not had, when [`XdpMode::Auto`] fell back to generic.
+    /// Why native mode was not had, when [`XdpMode::Auto`] came to generic.
     #[must_use]
     pub fn fallback(&self) -> Option<&str> {
         self.attached.as_ref()?.fallback.as_deref()
@@ -267,18 +305,6 @@ impl Steer {
     pub fn register_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), SteerError> {
         check_queue(queue)?;
         self.maps.sockets.set(queue, socket, 0).map_err(|source| SteerError::map(layout::XSKS, source))
-    }
-
-    /// Takes a queue's socket out: its packets go to the kernel. Fine when there is none.
-    ///
-    /// # Errors
-    /// [`SteerError::NoQueue`], or what the kernel says.
-    pub fn unregister_socket(&mut self, queue: u32) -> Result<(), SteerError> {
-        check_queue(queue)?;
-        match self.maps.sockets.unset(queue) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(SteerError::map(layout::XSKS, source)),
-        }
     }
 
     /// Makes the program steer exactly these services. What does not change is not touched, and no packet meets a
@@ -333,14 +359,6 @@ impl Steer {
         ProgramLog::take(&mut object)
     }
 
-    /// Sets the level of the program's own log, at once.
-    ///
-    /// # Errors
-    /// [`SteerError::Map`] when the kernel refuses.
-    pub fn set_log_level(&mut self, level: SteerLogLevel) -> Result<(), SteerError> {
-        self.write_settings(level)
-    }
-
     fn write_settings(&mut self, level: SteerLogLevel) -> Result<(), SteerError> {
         let settings = Settings { layout_version: LAYOUT_VERSION, log_level: level.number() };
         self.maps
@@ -355,9 +373,40 @@ impl Steer {
     /// # Errors
     /// What the kernel says: it takes no packet shorter than an Ethernet header.
     pub fn test_run(&self, packet: &[u8]) -> Result<Action, SteerError> {
-        kernel::test_run(self.program.as_fd(), packet)
-            .map_err(|source| SteerError::kernel("running the XDP program on a packet", source))
+        test_run(self.program.as_fd(), packet)
     }
+
+    /// Runs the program from another thread, while this one changes what it is fed.
+    ///
+    /// # Errors
+    /// [`SteerError::Kernel`] when the process has no descriptor left.
+    pub fn test_runner(&self) -> Result<TestRunner, SteerError> {
+        let program = self.program.try_clone();
+        let program =
+            program.map_err(|source| SteerError::kernel("duplicating the program's descriptor", source))?;
+        Ok(TestRunner { program })
+    }
+}
+
+/// Runs a program on packets; see [`Steer::test_runner`].
+#[derive(Debug)]
+pub struct TestRunner {
+    program: OwnedFd,
+}
+
+impl TestRunner {
+    /// As [`Steer::test_run`].
+    ///
+    /// # Errors
+    /// As [`Steer::test_run`].
+    pub fn test_run(&self, packet: &[u8]) -> Result<Action, SteerError> {
+        test_run(self.program.as_fd(), packet)
+    }
+}
+
+fn test_run(program: BorrowedFd<'_>, packet: &[u8]) -> Result<Action, SteerError> {
+    kernel::test_run(program, packet)
+        .map_err(|source| SteerError::kernel("running the XDP program on a packet", source))
 }
 
 impl std::fmt::Debug for Steer {
@@ -390,12 +439,35 @@ fn check_queue(queue: u32) -> Result<(), SteerError> {
     if known { Ok(()) } else { Err(SteerError::NoQueue { queue }) }
 }
 
+/// Holds an adopted program's mode against the one asked for. Why it is not native, when that was left open.
+fn adopted_fallback(
+    interface: &str,
+    attached: AttachedMode,
+    wanted: XdpMode,
+    directory: &Path,
+) -> Result<Option<String>, SteerError> {
+    let wanted = match (wanted, attached) {
+        (XdpMode::Auto, AttachedMode::Native) => return Ok(None),
+        (XdpMode::Auto, AttachedMode::Generic) => {
+            tracing::warn!(interface, "the adopted steering program runs in generic mode, which costs more");
+            return Ok(Some("`steer load` attached it in generic mode".to_owned()));
+        }
+        (XdpMode::Native, _) => AttachedMode::Native,
+        (XdpMode::Generic, _) => AttachedMode::Generic,
+    };
+    if wanted == attached {
+        return Ok(None);
+    }
+    let (interface, directory) = (interface.to_owned(), directory.to_owned());
+    Err(SteerError::ModeDiffers { interface, directory, attached, wanted })
+}
+
 /// Refuses what another version made, before anything else of it is believed.
-fn check_layout(folder: &PinFolder, interface: &str) -> Result<(), SteerError> {
+fn check_layout(folder: &PinFolder, interface: &str, directory: &Path) -> Result<(), SteerError> {
     let fail = |found| {
         Err(SteerError::Layout {
             interface: interface.to_owned(),
-            path: folder.path().to_owned(),
+            directory: directory.to_owned(),
             found,
             needed: LAYOUT_VERSION,
         })

@@ -3,7 +3,9 @@
 //!
 //! A service whose sources change gets a new number: its sources are written under that first, then its keys are
 //! switched over (each in one step), then the old number's sources go. So at any moment a packet meets the old
-//! allow-list or the new one, and a failure half-way leaves the old.
+//! allow-list or the new one, and a failure half-way leaves the old. A packet that is just being looked at goes on by
+//! what it has read so far: nothing that it may have read is taken away, or used anew by the kernel, before it is done
+//! ([`Services::settle`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,8 +20,8 @@ use dataplane_ebpf::layout::{
 };
 use ipnet::{IpNet, Ipv6Net};
 
-use super::SteerError;
 use super::maps::{Maps, Plain};
+use super::{SteerError, kernel};
 use crate::config::{ListenerConfig, ListenerProtocol};
 
 /// Transport protocol of a service.
@@ -54,11 +56,24 @@ pub struct ServiceRule {
     pub protocol: ServiceProtocol,
     /// Port.
     pub port: u16,
-    /// Our addresses; empty is any destination address. On a host that forwards packets name them: with any, a
-    /// packet on its way to another host's port is taken too.
+    /// Our addresses; empty is any destination address, other hosts' too, as a forwarding or promiscuous NIC sees them:
+    /// [`ServiceRule::on_this_host`] names this host's instead.
     pub addresses: Vec<IpAddr>,
     /// Sources that are served; everybody else's packets are dropped.
     pub allow: Vec<IpNet>,
+}
+
+impl ServiceRule {
+    /// The rule with this host's addresses in the place of any: the packets that a kernel socket on the wildcard address
+    /// would get. `None` while the host has no address.
+    #[must_use]
+    pub fn on_this_host(&self, local: &BTreeSet<IpAddr>) -> Option<Self> {
+        let mut rule = self.clone();
+        if rule.addresses.is_empty() {
+            rule.addresses.extend(local);
+        }
+        (!rule.addresses.is_empty()).then_some(rule)
+    }
 }
 
 impl From<&ListenerConfig> for ServiceRule {
@@ -187,11 +202,13 @@ impl Current {
 pub(super) struct Services {
     /// The highest number given so far; each is given once.
     last_id: u32,
+    /// True when a packet under way may have read what was changed since.
+    unsettled: bool,
 }
 
 impl Services {
     pub(super) fn new(maps: &Maps) -> Result<Self, SteerError> {
-        Ok(Self { last_id: Current::read(maps)?.highest_id() })
+        Ok(Self { last_id: Current::read(maps)?.highest_id(), unsettled: false })
     }
 
     /// Makes the maps hold exactly these rules.
@@ -200,6 +217,7 @@ impl Services {
         let current = Current::read(maps)?;
         let mut in_use = BTreeSet::new();
         let mut to_write = Vec::new();
+        let mut removed = false;
         for rule in desired {
             // Unchanged sources keep their number, whichever of its keys come and go.
             let same = |id: &u32| !in_use.contains(id) && current.sources.get(id) == Some(&rule.sources);
@@ -220,6 +238,10 @@ impl Services {
         }
         for (id, _, rule) in &to_write {
             for key in rule.keys.iter().filter(|key| current.keys.get(*key) != Some(id)) {
+                // The kernel gives a replaced entry's memory to the next one at once: who still reads there would take
+                // that one's number for the one it looked for.
+                self.settle()?;
+                self.unsettled = current.keys.contains_key(key);
                 maps.services
                     .insert(Plain(service_key(key)), Plain(ServiceValue { id: *id }), 0)
                     .map_err(|source| SteerError::map(SERVICES, source))?;
@@ -228,13 +250,28 @@ impl Services {
         let wanted: BTreeMap<KeyOrder, u32> =
             to_write.iter().flat_map(|(id, _, rule)| rule.keys.iter().map(|key| (*key, *id))).collect();
         write_ports(maps, &current, &wanted)?;
+        self.unsettled = true;
         for key in current.keys.keys().filter(|key| !wanted.contains_key(key)) {
+            self.settle()?;
             maps.services
                 .remove(&Plain(service_key(key)))
                 .map_err(|source| SteerError::map(SERVICES, source))?;
+            removed = true;
         }
+        self.unsettled |= removed;
         for (id, sources) in current.sources.iter().filter(|(id, _)| !in_use.contains(*id)) {
+            self.settle()?;
             remove_sources(maps, *id, sources)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no packet is under way that has read what was changed, if anything was.
+    fn settle(&mut self) -> Result<(), SteerError> {
+        if self.unsettled {
+            kernel::wait_for_programs()
+                .map_err(|source| SteerError::kernel("waiting for the packets under way", source))?;
+            self.unsettled = false;
         }
         Ok(())
     }
@@ -273,7 +310,7 @@ fn check_room(current: &Current, to_write: &[(u32, bool, Desired)]) -> Result<()
     keys.extend(to_write.iter().flat_map(|(_, _, rule)| &rule.keys));
     if keys.len() > SERVICES_MAX as usize {
         return Err(SteerError::TooMany {
-            what: "service addresses",
+            what: "service addresses (a listener that names none takes all of this host's: name some)",
             wanted: keys.len(),
             limit: SERVICES_MAX,
         });
@@ -300,14 +337,14 @@ fn write_ports(
         current.keys.keys().map(|&(_, port, _)| (port, PortValue::default())).collect();
     for (&(protocol, port, address), &id) in wanted {
         let value = ports.entry(port).or_default();
-        let (any, exact) = match protocol {
-            PROTOCOL_UDP => (&mut value.udp_any, &mut value.udp_exact),
-            _ => (&mut value.tcp_any, &mut value.tcp_exact),
+        let served = match protocol {
+            PROTOCOL_UDP => &mut value.udp,
+            _ => &mut value.tcp,
         };
         if Address::from_v6(address) == Address::ANY {
-            *any = id;
+            *served = served.with_any(id);
         } else {
-            *exact = 1;
+            *served = served.with_exact();
         }
     }
     for (port, value) in ports {

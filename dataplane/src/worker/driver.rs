@@ -39,6 +39,8 @@ pub enum Command<P, Q> {
     ReplaceLane {
         /// Its number.
         number: usize,
+        /// Which lane of this number it is: one more than the last.
+        generation: u64,
         /// The lane.
         lane: Box<Bypass<P, Q>>,
         /// Its queue's heartbeat.
@@ -62,6 +64,8 @@ pub enum Event {
         worker: usize,
         /// The lane's number.
         lane: usize,
+        /// Which lane of this number it was: what an earlier one met says nothing of a later one.
+        generation: u64,
         /// Why.
         error: PortError,
     },
@@ -90,6 +94,8 @@ pub struct Driver<P, Q> {
     /// The heartbeat of each lane's queue, by the lane's number, which the XDP program reads. It stops when the lane
     /// fails.
     pub lane_beats: Vec<Option<Beat>>,
+    /// How often the lane of each number was replaced.
+    pub lane_generations: Vec<u64>,
     /// Commands, each followed by a wake.
     pub commands: Receiver<Command<P, Q>>,
     /// Wakes the worker: commands and companion requests.
@@ -179,20 +185,25 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
             *beat = None;
         }
         // Nobody listens any more when the control plane has gone first: nothing to tell it then.
-        let _ = self.events.send(Event::LaneFailed { worker: self.number, lane, error });
+        let generation = self.lane_generations.get(lane).copied().unwrap_or(0);
+        let _ = self.events.send(Event::LaneFailed { worker: self.number, lane, generation, error });
     }
 
     /// Carries out commands. True when one of them is to stop, or nobody is left to give any.
     fn obey(&mut self, worker: &mut Worker<P, Q>) -> bool {
         loop {
             match self.commands.try_recv() {
-                Ok(Command::ReplaceLane { number, lane, beat }) => {
+                Ok(Command::ReplaceLane { number, generation, lane, beat }) => {
                     worker.replace_lane(number, *lane);
                     worker.shard().metrics().rebinds.increment();
                     if self.lane_beats.len() <= number {
                         self.lane_beats.resize_with(number + 1, || None);
                     }
+                    if self.lane_generations.len() <= number {
+                        self.lane_generations.resize(number + 1, 0);
+                    }
                     self.lane_beats[number] = Some(beat);
+                    self.lane_generations[number] = generation;
                 }
                 Ok(Command::DropLane { number }) => {
                     worker.drop_lane(number);

@@ -33,7 +33,17 @@ impl Rig {
     }
 
     pub(crate) fn with_mtu(mtu: u32) -> Self {
-        let pair = VethPair::create(VethEnd::left(), VethEnd::right(), mtu);
+        Self::of(VethEnd::left(), VethEnd::right(), mtu)
+    }
+
+    /// With so many queues on both ends.
+    pub(crate) fn with_queues(queues: u32) -> Self {
+        let end = |end| VethEnd { queues, ..end };
+        Self::of(end(VethEnd::left()), end(VethEnd::right()), VethPair::MTU_DEFAULT)
+    }
+
+    fn of(left: VethEnd, right: VethEnd, mtu: u32) -> Self {
+        let pair = VethPair::create(left, right, mtu);
         Self { pair: pair.expect("root, iproute2 and the kernel's veth") }
     }
 

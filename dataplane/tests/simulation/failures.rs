@@ -161,7 +161,7 @@ fn the_driver_reports_a_failed_lane_and_puts_another_in_its_place() {
     };
     // Carried out at the first look, which comes after the first poll.
     commands
-        .send(Command::ReplaceLane { number: 0, lane: Box::new(new), beat: beat("new") })
+        .send(Command::ReplaceLane { number: 0, generation: 8, lane: Box::new(new), beat: beat("new") })
         .expect("it is listened to");
     commands.send(Command::Stop).expect("it is listened to");
     wire.send(vec![0; 60]);
@@ -170,6 +170,7 @@ fn the_driver_reports_a_failed_lane_and_puts_another_in_its_place() {
         idle: Idle::Busy,
         beat: Box::new(|_| {}),
         lane_beats: vec![Some(beat("old"))],
+        lane_generations: vec![7],
         commands: receiver,
         wake: Wake::new().expect("a descriptor"),
         companion_wake: None,
@@ -179,8 +180,10 @@ fn the_driver_reports_a_failed_lane_and_puts_another_in_its_place() {
     drop(beats);
 
     let events: Vec<Event> = happened.iter().collect();
-    let [Event::LaneFailed { worker: 3, lane: 0, error }, Event::Stopped { worker: 3, accounts }] =
-        &events[..]
+    let [
+        Event::LaneFailed { worker: 3, lane: 0, generation: 7, error },
+        Event::Stopped { worker: 3, accounts },
+    ] = &events[..]
     else {
         panic!("{events:?}")
     };

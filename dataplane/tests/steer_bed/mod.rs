@@ -1,11 +1,14 @@
 //! Two network namespaces joined by a veth pair, and a place to pin, for one test. All of it goes with the test.
 
+mod link;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+pub(crate) use link::detach_link;
 use rustix::mount::UnmountFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};

@@ -62,7 +62,7 @@ pub(super) fn port(port: u16) -> Option<&'static PortValue> {
 #[inline(always)]
 pub(super) fn service(key: &ServiceKey) -> Option<u32> {
     // SAFETY: entries are preallocated and the value is one word, so that a value replaced meanwhile is read
-    // either old or new; numbers are never reused, so that an old one finds no foreign allow-list.
+    // either old or new; user space waits for whoever reads here before it lets the kernel use a replaced entry anew.
     unsafe { SERVICES.get(key) }.map(|value| value.id)
 }
 

@@ -10,6 +10,8 @@ mod context;
 mod liveness;
 mod maps;
 
+use core::ptr;
+
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
@@ -71,17 +73,19 @@ fn decide(context: &XdpContext) -> Verdict {
 fn service_of(packet: &Packet) -> Option<u32> {
     let protocol = packet.transport.protocol();
     let port = packet.transport.destination_port();
-    let served = maps::port(port)?;
-    let (any, exact) = match packet.transport {
-        Transport::Udp(_) => (served.udp_any, served.udp_exact),
-        Transport::Tcp(_) => (served.tcp_any, served.tcp_exact),
+    let value = maps::port(port)?;
+    let served = match packet.transport {
+        Transport::Udp(_) => &value.udp,
+        Transport::Tcp(_) => &value.tcp,
     };
-    if exact != 0 {
+    // SAFETY: the map's memory. User space writes the word at any time, in one step: it is read once.
+    let served = unsafe { ptr::read_volatile(served) };
+    if served.has_exact() {
         if let Some(service) = maps::service(&ServiceKey::new(protocol, port, packet.destination)) {
             return Some(service);
         }
     }
-    (any != 0).then_some(any)
+    served.any()
 }
 
 #[panic_handler]
