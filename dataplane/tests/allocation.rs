@@ -280,6 +280,7 @@ fn allocations_of_a_driver(packets: Vec<Vec<u8>>, idle: Idle) -> (u64, Arc<Worke
         idle,
         beat: Box::new(beat),
         lane_beats: vec![Some(Box::new(|_| {}))],
+        lane_generations: vec![0],
         commands: receiver,
         wake: Wake::new().expect("a descriptor"),
         companion_wake: None,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dataplane::config::{BusyPollConfig, CopyMode};
 use dataplane::memory::HugePages;
-use dataplane::port::xsk::{Link, XskConfig, XskError, close, link_of, open, open_in};
+use dataplane::port::xsk::{Link, XskConfig, XskError, link_of, open};
 use dataplane::port::{FrameBatch, Port, PortError, QueueOwner};
 use dataplane::testbed::{TestbedError, ethtool};
 
@@ -342,35 +342,6 @@ fn a_queue_can_be_opened_again_at_once_twenty_times() {
                 drop(opened.port);
             }
         }
-    });
-}
-
-#[test]
-fn a_queue_opened_again_keeps_its_memory_even_where_the_attempt_failed() {
-    isolated(|pair| {
-        let config = server_config();
-        let (server, _peer) = ends(pair, &config);
-        let Steered { opened, redirect } = server;
-        let base = opened.port.umem().base();
-        let mut memory = close(opened.port, opened.queue);
-        assert!(memory.is_some(), "nobody else holds the UMEM");
-
-        // The queue is taken when the second attempt comes.
-        pair.enter_server();
-        let intruder = open(&config).expect("the queue is free");
-        let error = open_in(&config, &mut memory).expect_err("it is taken");
-        assert!(matches!(error, XskError::QueueBusy { .. }), "{error:?}");
-        assert!(memory.is_some(), "kept for the next attempt");
-        drop(intruder);
-
-        let opened = open_in(&config, &mut memory).expect("the queue is free");
-        assert!(memory.is_none());
-        assert_eq!(opened.port.umem().base(), base, "the same memory");
-        redirect.register(config.queue, &opened.port);
-        let mut server = Steered { opened, redirect };
-        pair.enter_peer();
-        let peer = PacketSocket::open(PEER);
-        assert_reflects(&mut server, &peer, 0, 500);
     });
 }
 

@@ -98,16 +98,6 @@ impl Umem {
         Ok((umem, tokens))
     }
 
-    /// Cuts the memory anew, as if it had just been allocated: tokens made before are worth nothing from now on.
-    ///
-    /// # Safety
-    /// Nobody that a token was surrendered to may still write to the memory.
-    pub(crate) unsafe fn recut(self) -> (Self, Vec<Frame>) {
-        let umem = Self { id: next_id(), ..self };
-        let tokens = umem.tokens();
-        (umem, tokens)
-    }
-
     /// One token a chunk. To be called once an id.
     fn tokens(&self) -> Vec<Frame> {
         let token = |index| Frame { address: index * FRAME_BYTES as u64, length: 0, umem: self.id };
@@ -233,17 +223,6 @@ mod tests {
         let (_first, frames) = Umem::allocate(1, Placement::default()).expect("4 KiB");
         let (second, _) = Umem::allocate(1, Placement::default()).expect("4 KiB");
         let _ = second.packet(&frames[0]);
-    }
-
-    #[test]
-    #[should_panic(expected = "was used with UMEM")]
-    fn a_frame_is_worth_nothing_once_the_umem_is_cut_anew() {
-        let (umem, old) = Umem::allocate(2, Placement::default()).expect("8 KiB");
-        // SAFETY: no token was surrendered.
-        let (umem, new) = unsafe { umem.recut() };
-        assert_eq!(new.len(), 2);
-        assert!(umem.packet(&new[1]).is_empty());
-        let _ = umem.packet(&old[1]);
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Halves {
         doorbells.set_nonblocking(true).expect("a socket");
         let custody = Custody::of(&umem);
         let socket = Socket::stand_in(doorbell.into());
-        let common = Arc::new(Common { socket, umem: Arc::new(umem), custody, placement });
+        let common = Arc::new(Common { socket, umem: Arc::new(umem), custody });
         let (port_end, owner_end) = link::link(2, FRAMES);
         let queue = XskQueue::new(fill, completion, frames, REPLY_FRAMES, owner_end, Arc::clone(&common));
         let doorbell = Doorbell { zero_copy: true, busy_poll, budget: RING_ENTRIES };

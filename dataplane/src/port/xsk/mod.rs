@@ -9,7 +9,6 @@
 //! | `config.rs` | [`XskConfig`]: what is asked for, and its bounds |
 //! | `error.rs` | [`XskError`]: why it cannot be had, and what to do |
 //! | `open.rs` | [`open`]: the order in which a socket comes to life, and the [`XskReport`] of what it got |
-//! | `close.rs` | [`close`]: a socket's end, and the [`XskMemory`] it leaves for the next one |
 //! | `port.rs` | [`XskPort`]: RX and TX rings |
 //! | `doorbell.rs` | when the kernel is told of packets to send |
 //! | `queue.rs` | [`XskQueue`]: fill and completion rings, and the pool of free frames |
@@ -28,10 +27,9 @@
 //! can be opened again at once.
 //!
 //! That work queue also unlocks the UMEM's pages, so for a moment they are nobody's: a new UMEM may not find
-//! the huge pages that the old one had. Whoever opens a queue again therefore ends the old socket with
-//! [`close`] and hands its memory to [`open_in`].
+//! the huge pages that the old one had. Whoever wants them again lets that moment pass, as the daemon's
+//! supervisor does.
 
-mod close;
 mod config;
 mod custody;
 mod device;
@@ -49,12 +47,11 @@ mod syscall;
 #[cfg(test)]
 mod halves_tests;
 
-pub use close::{XskMemory, close};
 pub use config::{FRAMES_MIN, RING_ENTRIES_MAX, RING_ENTRIES_MIN, XskConfig};
 pub use device::{Link, link_of};
 pub use error::XskError;
 pub use ethtool::QueueCounts;
-pub use open::{Opened, XskReport, open, open_in};
+pub use open::{Opened, XskReport, open};
 pub use port::XskPort;
 pub use queue::XskQueue;
 pub use socket::XskStatistics;

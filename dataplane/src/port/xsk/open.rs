@@ -13,7 +13,7 @@ use super::doorbell::Doorbell;
 use super::error::not_permitted;
 use super::queue::Common;
 use super::socket::Socket;
-use super::{QueueCounts, XskConfig, XskError, XskMemory, XskPort, XskQueue, link, syscall};
+use super::{QueueCounts, XskConfig, XskError, XskPort, XskQueue, link, syscall};
 
 /// A bound AF_XDP socket.
 #[derive(Debug)]
@@ -57,15 +57,6 @@ impl XskReport {
 /// # Errors
 /// [`XskError`], which names the fact and the cure.
 pub fn open(config: &XskConfig) -> Result<Opened, XskError> {
-    open_in(config, &mut None)
-}
-
-/// Like [`open`], in the memory of an earlier socket on the same queue, where there is some that fits. It is
-/// left there when opening fails, for the next attempt.
-///
-/// # Errors
-/// [`XskError`], which names the fact and the cure.
-pub fn open_in(config: &XskConfig, memory: &mut Option<XskMemory>) -> Result<Opened, XskError> {
     config.validate()?;
     let interface_index = syscall::interface_index(&config.interface)
         .map_err(|source| kernel_error(config, "find the interface", source))?;
@@ -74,17 +65,10 @@ pub fn open_in(config: &XskConfig, memory: &mut Option<XskMemory>) -> Result<Ope
         check_queue(config, counts)?;
     }
     let socket = make_socket(config)?;
-    let (umem, frames) = match memory.take().filter(|memory| memory.fits(config)) {
-        Some(memory) => memory.reuse(),
-        None => Umem::allocate(config.frames as usize, config.placement())?,
-    };
+    let (umem, frames) = Umem::allocate(config.frames as usize, config.placement())?;
     let custody = Custody::of(&umem);
-    let common = Arc::new(Common { socket, umem: Arc::new(umem), custody, placement: config.placement() });
-    let opened = bring_up(config, interface_index, Arc::clone(&common), frames);
-    if opened.is_err() {
-        *memory = XskMemory::of(common);
-    }
-    opened
+    let common = Arc::new(Common { socket, umem: Arc::new(umem), custody });
+    bring_up(config, interface_index, common, frames)
 }
 
 /// The kernel binds to a queue that only receives, and then says nothing of the packets it does not send

@@ -78,10 +78,6 @@ impl XskPort {
         }
     }
 
-    pub(super) fn into_common(self) -> Arc<Common> {
-        self.common
-    }
-
     /// What the kernel counts for this socket.
     ///
     /// # Errors

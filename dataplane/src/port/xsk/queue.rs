@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::limits::FRAME_BYTES;
-use crate::memory::Placement;
 use crate::port::{Frame, FrameAccounts, PortError, QueueOwner, Umem};
 
 use super::custody::{Custody, Holder};
@@ -28,8 +27,6 @@ pub(super) struct Common {
     pub(super) socket: Socket,
     pub(super) umem: Arc<Umem>,
     pub(super) custody: Custody,
-    /// Where the UMEM was asked to lie.
-    pub(super) placement: Placement,
 }
 
 /// Owner of the fill and completion rings of one AF_XDP queue.
@@ -75,10 +72,6 @@ impl XskQueue {
             completed: 0,
             common,
         }
-    }
-
-    pub(super) fn into_common(self) -> Arc<Common> {
-        self.common
     }
 
     /// Takes sent frames back.

@@ -199,11 +199,6 @@ impl Socket {
         device::mtu_bytes(self.inquiries.as_fd(), &self.interface)
     }
 
-    /// Closes it. Returns the interface and queue it was on.
-    pub(super) fn into_place(self) -> (String, u32) {
-        (self.interface, self.queue)
-    }
-
     /// Rings the transmit doorbell.
     #[inline]
     pub(super) fn wake_transmit(&self) -> Result<Rang, PortError> {
