@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use dataplane::testbed::cpu;
+use dataplane::testbed::{cpu, signals};
 
 use crate::latency::Latencies;
 
@@ -23,7 +23,7 @@ pub struct Gaps {
 }
 
 impl Gaps {
-    /// Watches some cores at the same time for a while.
+    /// Watches some cores at the same time for a while; a caught signal ends it early.
     ///
     /// # Errors
     /// When a core cannot be used.
@@ -66,7 +66,7 @@ impl Gaps {
         let start = Instant::now();
         let mut last = start;
         let mut lost = Duration::ZERO;
-        while last - start < length {
+        while last - start < length && !signals::caught() {
             let now = Instant::now();
             let gap = now - last;
             if gap >= GAP_MIN {

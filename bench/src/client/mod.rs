@@ -124,7 +124,13 @@ impl Client {
             self.socket.set_read_timeout(Some(left))?;
             let length = match self.socket.recv(&mut self.datagram) {
                 Ok(length) => length,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                // A caught signal is its catcher's to act on: this request still has its answer coming.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                    ) =>
+                {
                     continue;
                 }
                 Err(error) => return Err(error.into()),

@@ -61,8 +61,9 @@ pub fn run_time_ns(pid: u32) -> Result<u64, TestbedError> {
     let mut total_ns = 0;
     for entry in entries.flatten() {
         // A thread that ended since the directory was read has taken its time with it.
-        let Ok(text) = std::fs::read_to_string(entry.path().join("schedstat")) else { continue };
-        total_ns += first_number(&text);
+        let path = entry.path().join("schedstat");
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        total_ns += run_time_in(&text, &path.to_string_lossy())?;
     }
     Ok(total_ns)
 }
@@ -74,7 +75,7 @@ pub fn run_time_ns(pid: u32) -> Result<u64, TestbedError> {
 pub fn thread_run_time_ns(pid: u32, thread: u32) -> Result<u64, TestbedError> {
     let path = format!("/proc/{pid}/task/{thread}/schedstat");
     let text = std::fs::read_to_string(&path).map_err(TestbedError::io(format!("read {path}")))?;
-    Ok(first_number(&text))
+    run_time_in(&text, &path)
 }
 
 /// Nanoseconds on a CPU of the calling thread.
@@ -84,7 +85,7 @@ pub fn thread_run_time_ns(pid: u32, thread: u32) -> Result<u64, TestbedError> {
 pub fn this_thread_run_time_ns() -> Result<u64, TestbedError> {
     let path = "/proc/thread-self/schedstat";
     let text = std::fs::read_to_string(path).map_err(TestbedError::io(format!("read {path}")))?;
-    Ok(first_number(&text))
+    run_time_in(&text, path)
 }
 
 /// Threads of a process that may run on `core` alone: its pinned workers.
@@ -102,13 +103,24 @@ pub fn threads_pinned_to(pid: u32, core: usize) -> Result<Vec<u32>, TestbedError
     Ok(threads.filter(pinned).collect())
 }
 
-fn first_number(text: &str) -> u64 {
-    text.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(0)
+/// First field of a `schedstat`. One that cannot be read is an error: taken for 0 it would make a busy thread idle.
+fn run_time_in(text: &str, path: &str) -> Result<u64, TestbedError> {
+    text.split_whitespace().next().and_then(|field| field.parse().ok()).ok_or_else(|| TestbedError::Io {
+        what: format!("read {path}, which says {text:?} (a kernel without CONFIG_SCHED_INFO?)"),
+        source: std::io::ErrorKind::InvalidData.into(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schedstat_that_cannot_be_read_is_no_idle_thread() {
+        assert_eq!(run_time_in("123 4 5\n", "/proc/1/schedstat").expect("a number"), 123);
+        let error = run_time_in("", "/proc/1/schedstat").expect_err("nothing there");
+        assert!(error.to_string().contains("/proc/1/schedstat"), "{error}");
+    }
 
     #[test]
     fn a_busy_thread_is_seen_to_run() {

@@ -78,7 +78,7 @@ impl Namespace {
     /// # Errors
     /// [`TestbedError::Command`] with what `ip` said of the first that failed.
     pub fn ip_batch(&self, lines: &str) -> Result<(), TestbedError> {
-        let mut command = Command::new("ip");
+        let mut command = ip_command();
         command.args(["-n", &self.name, "-batch", "-"]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(TestbedError::io("start `ip`"))?;
@@ -126,6 +126,7 @@ impl Namespace {
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
+        command.process_group(0);
         let namespace = self.file.as_raw_fd();
         // SAFETY: `enter_for_child` makes system calls only (no allocation, no lock), as a child of a process
         // with threads must. The descriptor stays open while `self` lives; were it closed, setns would fail.
@@ -203,9 +204,17 @@ fn mount_bpffs() -> Result<(), TestbedError> {
     rustix::mount::mount(c"bpf", BPFFS, c"bpf", MountFlags::empty(), None::<&CStr>).map_err(failed)
 }
 
+/// `ip` in a process group of its own: a Ctrl-C at the terminal is for the program that uses this, which lets what
+/// it has begun come to its end and then takes it away.
+fn ip_command() -> Command {
+    let mut command = Command::new("ip");
+    command.process_group(0);
+    command
+}
+
 /// Runs `ip`.
 fn ip(arguments: &[&str]) -> Result<String, TestbedError> {
-    let output = Command::new("ip")
+    let output = ip_command()
         .args(arguments)
         .stdin(Stdio::null())
         .output()

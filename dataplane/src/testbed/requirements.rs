@@ -58,7 +58,10 @@ fn root() -> Option<Missing> {
     let root = rustix::process::geteuid().is_root();
     (!root).then(|| Missing {
         what: "root: network namespaces, XDP and AF_XDP need it".to_owned(),
-        cure: "run the same command with sudo (sudo -E keeps the Rust toolchain in PATH)".to_owned(),
+        // Debian's and Ubuntu's sudo resets PATH (`secure_path`) even with -E.
+        cure:
+            "run the same command behind `sudo -E env \"PATH=$PATH\"`, which keeps the Rust toolchain in PATH"
+                .to_owned(),
     })
 }
 
