@@ -26,6 +26,17 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+/// What a received frame turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received<'f> {
+    /// A whole datagram that came back along the flow: its payload.
+    Payload(&'f [u8]),
+    /// One that came back along the flow with a wrong length or checksum, or without a checksum.
+    Damaged,
+    /// Anything else: neighbour discovery and its like.
+    Foreign,
+}
+
 /// Datagrams from one end to the other.
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -73,10 +84,10 @@ impl Flow {
         end
     }
 
-    /// Payload of a frame that came back along this flow; `None` when it is anything else, or damaged.
+    /// What a received frame is to this flow.
     #[must_use]
-    pub fn read<'f>(&self, frame: &'f [u8]) -> Option<&'f [u8]> {
-        let headers: &[u8; HEADERS_BYTES] = frame.first_chunk()?;
+    pub fn read<'f>(&self, frame: &'f [u8]) -> Received<'f> {
+        let Some(headers) = frame.first_chunk::<HEADERS_BYTES>() else { return Received::Foreign };
         let back = headers[12..14] == ETHERTYPE_IPV4
             && headers[14] == VERSION_AND_LENGTH
             && headers[23] == UDP
@@ -84,18 +95,21 @@ impl Flow {
             && headers[30..34] == self.local.address.octets()
             && headers[34..36] == self.peer.port.to_be_bytes()
             && headers[36..38] == self.local.port.to_be_bytes();
+        if !back {
+            return Received::Foreign;
+        }
         let total = usize::from(u16::from_be_bytes([headers[16], headers[17]]));
         let udp = usize::from(u16::from_be_bytes([headers[38], headers[39]]));
-        if !back || udp < UDP_BYTES || total != IPV4_BYTES + udp {
-            return None;
+        if udp < UDP_BYTES || total != IPV4_BYTES + udp {
+            return Received::Damaged;
         }
         // A frame may be padded to the least length of Ethernet.
-        let packet = frame.get(..ETHERNET_BYTES + total)?;
+        let Some(packet) = frame.get(..ETHERNET_BYTES + total) else { return Received::Damaged };
         // Legal as it is over IPv4, a reply without a checksum is not taken: it could not be verified.
         let whole = fold(sum(&packet[14..34])) == 0xffff
             && headers[40..42] != [0, 0]
             && fold(udp_sum(packet)) == 0xffff;
-        whole.then(|| &packet[HEADERS_BYTES..])
+        if whole { Received::Payload(&packet[HEADERS_BYTES..]) } else { Received::Damaged }
     }
 }
 
@@ -166,12 +180,13 @@ mod tests {
                 out[..payload.len()].copy_from_slice(&payload);
                 payload.len()
             });
-            prop_assert_eq!(back.read(&frame[..length]), Some(payload.as_slice()));
-            prop_assert_eq!(there.read(&frame[..length]), None);
-            prop_assert_eq!(back.read(&frame[..length - 1]), None);
+            prop_assert_eq!(back.read(&frame[..length]), Received::Payload(payload.as_slice()));
+            prop_assert_eq!(there.read(&frame[..length]), Received::Foreign);
+            let cut = if payload.is_empty() { Received::Foreign } else { Received::Damaged };
+            prop_assert_eq!(back.read(&frame[..length - 1]), cut);
 
             prop_assert!(turn_round(&mut frame[..length]));
-            prop_assert_eq!(there.read(&frame[..length]), Some(payload.as_slice()));
+            prop_assert_eq!(there.read(&frame[..length]), Received::Payload(payload.as_slice()));
         }
 
         #[test]
@@ -185,7 +200,10 @@ mod tests {
             // From the IP header on; the Ethernet addresses are under no checksum.
             let at = 14 + bit / 8 % (length - 14);
             frame[at] ^= 1 << (bit % 8);
-            prop_assert_eq!(back.read(&frame[..length]), None);
+            // What tells one flow from another, changed, makes it another's: version, protocol, addresses, ports.
+            let foreign = at == 14 || at == 23 || (26..38).contains(&at);
+            let expected = if foreign { Received::Foreign } else { Received::Damaged };
+            prop_assert_eq!(back.read(&frame[..length]), expected);
         }
     }
 }

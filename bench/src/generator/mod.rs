@@ -3,10 +3,12 @@
 
 mod flow;
 mod reflect;
+mod run;
 
-pub use flow::{Endpoint, Flow, HEADERS_BYTES};
+pub use flow::{Endpoint, Flow, HEADERS_BYTES, Received};
 pub use reflect::{Reflector, reflect_once};
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -14,13 +16,18 @@ use dataplane::port::{Frame, FrameBatch, Port, QueueOwner};
 use dataplane::testbed::signals;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use run::Run;
+
 use crate::latency::Latencies;
 use crate::workload::{Operation, REQUEST_BYTES_MAX, Random, Request, split_reply};
 
 /// How long it polls for a reply before it sleeps: a generator that is itself woken measures its own wake-up.
 const SPIN: Duration = Duration::from_micros(50);
-/// A reply that takes longer is missing.
-const REPLY_LIMIT: Duration = Duration::from_millis(500);
+/// A reply that takes longer is missing, and its slot is used again: as long as that takes, one request fewer is
+/// under way. Long enough for a virtual machine that is taken away for a while.
+const REPLY_LIMIT: Duration = Duration::from_millis(100);
+/// How often it looks for replies that are late.
+const LATE_INTERVAL: Duration = Duration::from_millis(1);
 /// Most requests under way: request ids name their slot in the low byte.
 pub const OUTSTANDING_MAX: usize = 256;
 
@@ -53,7 +60,8 @@ pub struct Load {
     pub outstanding: usize,
     /// What comes back.
     pub expect: Expect,
-    /// Replies of this first part are checked but not counted.
+    /// Replies of this first part are checked but not counted. In it the number of requests under way grows, one
+    /// with each reply, up to `outstanding`: all at once they would be one burst.
     pub warm_up: Duration,
     /// How long it then goes on.
     pub length: Duration,
@@ -62,16 +70,22 @@ pub struct Load {
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Replies counted, right or wrong.
+    /// Replies that came while it counted, right or wrong.
     pub replies: u64,
-    /// Replies that were not what they had to be, and frames that were no reply.
+    /// Replies that were not what they had to be: damaged, of another request, or with other contents.
     pub wrong: u64,
     /// Requests without a reply.
     pub missing: u64,
-    /// Time the counted replies took.
+    /// Replies that came after they had been given up; they are not missing, and in no other figure.
+    pub late: u64,
+    /// How long it counted.
     pub elapsed: Duration,
-    /// Latencies of the counted replies.
+    /// Latencies of the requests that were sent while it counted. The loop is closed: a request is sent when an
+    /// earlier one is answered, so that while a server stands still nothing is sent that would have had to wait
+    /// (coordinated omission), and nothing corrects that.
     pub latencies: Latencies,
+    /// Sum of those latencies.
+    pub latency_sum: Duration,
 }
 
 impl Outcome {
@@ -79,6 +93,13 @@ impl Outcome {
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.replies as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Requests under way on average, by Little's law: rate times mean latency. A request that was lost is not
+    /// among them, though its slot is taken until it is given up.
+    #[must_use]
+    pub fn under_way_mean(&self) -> f64 {
+        self.latency_sum.as_secs_f64() / self.elapsed.as_secs_f64()
     }
 }
 
@@ -101,6 +122,8 @@ pub struct Generator<P, Q> {
     free: Vec<u8>,
     /// High byte of the next request id in each slot.
     generations: Vec<u8>,
+    /// Requests that were given up, by their ids: their replies may still come.
+    given_up: HashMap<u16, Request>,
     /// Frames that came with replies and leave with the next requests.
     spare: Vec<Frame>,
 }
@@ -118,6 +141,7 @@ impl<P: Port, Q: QueueOwner> Generator<P, Q> {
             slots: vec![None; OUTSTANDING_MAX],
             free: Vec::with_capacity(OUTSTANDING_MAX),
             generations: vec![0; OUTSTANDING_MAX],
+            given_up: HashMap::with_capacity(OUTSTANDING_MAX),
             spare: Vec::with_capacity(OUTSTANDING_MAX),
         }
     }
@@ -148,23 +172,32 @@ impl<P: Port, Q: QueueOwner> Generator<P, Q> {
         self.free.clear();
         self.free.extend((0..load.outstanding).rev().map(|slot| slot as u8));
         self.slots.fill(None);
+        self.given_up.clear();
         let mut outcome = Outcome::default();
         let mut run = Run::new(load);
         let mut batch = FrameBatch::new();
         let mut busy_at = Instant::now();
+        let mut late_at = busy_at + LATE_INTERVAL;
         loop {
             self.queue.poll().context("the generator's queue")?;
             self.port.receive(&mut batch).context("the generator's port")?;
-            let now = Instant::now();
+            let mut now = Instant::now();
             let idle = batch.is_empty();
             for frame in batch.drain(..) {
-                self.settle(&frame, now, load.expect, &mut outcome);
+                self.settle(&frame, now, load.expect, &mut run, &mut outcome);
                 self.spare.push(frame);
+            }
+            if now >= late_at {
+                self.give_up_late(now, &mut outcome);
+                late_at = now + LATE_INTERVAL;
             }
             if run.advance(now, &mut outcome) {
                 edge()?;
+                // What the edge itself took is in no figure.
+                now = Instant::now();
+                run.count_from(now);
             }
-            if run.open && !signals::caught() {
+            if run.open() && !signals::caught() {
                 self.fill(load, now, &mut run);
             } else if self.free.len() == load.outstanding {
                 self.rest();
@@ -174,15 +207,16 @@ impl<P: Port, Q: QueueOwner> Generator<P, Q> {
             if !idle {
                 busy_at = now;
             } else if now - busy_at > SPIN {
-                self.give_up_late(now, &mut outcome);
                 self.wait()?;
             }
         }
     }
 
-    /// Gives every free slot a request.
+    /// Gives every free slot a request, as far as there may be requests under way.
     fn fill(&mut self, load: &Load, now: Instant, run: &mut Run) {
-        while let Some(&slot) = self.free.last() {
+        while let Some(&slot) = self.free.last()
+            && load.outstanding - self.free.len() < run.under_way_max()
+        {
             let Some(key) = run.next_key(load.keys, &mut self.random) else { return };
             let Some(mut frame) = self.spare.pop().or_else(|| self.port.allocate()) else {
                 run.give_back(load.keys);
@@ -203,10 +237,16 @@ impl<P: Port, Q: QueueOwner> Generator<P, Q> {
         }
     }
 
-    fn settle(&mut self, frame: &Frame, now: Instant, expect: Expect, outcome: &mut Outcome) {
+    fn settle(&mut self, frame: &Frame, now: Instant, expect: Expect, run: &mut Run, outcome: &mut Outcome) {
         let packet = self.port.umem().packet(frame);
-        // Neighbour discovery and its like are not ours.
-        let Some(payload) = self.flow.read(packet) else { return };
+        let payload = match self.flow.read(packet) {
+            Received::Payload(payload) => payload,
+            Received::Damaged => {
+                outcome.wrong += 1;
+                return;
+            }
+            Received::Foreign => return,
+        };
         let Some((id, body)) = split_reply(payload) else {
             outcome.wrong += 1;
             return;
@@ -214,19 +254,30 @@ impl<P: Port, Q: QueueOwner> Generator<P, Q> {
         let [generation, slot] = id.to_be_bytes();
         let index = usize::from(slot);
         let waiting = if self.generations[index] == generation { self.slots[index].take() } else { None };
-        let Some(waiting) = waiting else {
+        let request = if let Some(waiting) = waiting {
+            self.generations[index] = generation.wrapping_add(1);
+            self.free.push(slot);
+            run.answered();
+            outcome.replies += u64::from(run.counts_replies());
+            if run.counts_from(waiting.sent) {
+                let latency = now - waiting.sent;
+                outcome.latencies.record(latency);
+                outcome.latency_sum += latency;
+            }
+            waiting.request
+        } else if let Some(request) = self.given_up.remove(&id) {
+            outcome.missing -= 1;
+            outcome.late += 1;
+            request
+        } else {
             outcome.wrong += 1;
             return;
         };
-        self.generations[index] = generation.wrapping_add(1);
-        self.free.push(slot);
-        outcome.replies += 1;
-        outcome.latencies.record(now - waiting.sent);
         let right = match expect {
-            Expect::Answer => waiting.request.answered_by(body),
+            Expect::Answer => request.answered_by(body),
             Expect::Echo => {
                 let mut sent = [0; REQUEST_BYTES_MAX];
-                let length = waiting.request.write(id, &mut sent);
+                let length = request.write(id, &mut sent);
                 payload == &sent[..length]
             }
         };
@@ -235,8 +286,10 @@ impl<P: Port, Q: QueueOwner> Generator<P, Q> {
 
     fn give_up_late(&mut self, now: Instant, outcome: &mut Outcome) {
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            if slot.take_if(|waiting| now - waiting.sent > REPLY_LIMIT).is_some() {
+            if let Some(late) = slot.take_if(|waiting| now - waiting.sent > REPLY_LIMIT) {
                 outcome.missing += 1;
+                let id = u16::from(self.generations[index]) << 8 | index as u16;
+                self.given_up.insert(id, late.request);
                 self.generations[index] = self.generations[index].wrapping_add(1);
                 self.free.push(index as u8);
             }
@@ -263,76 +316,6 @@ pub(crate) fn wait_for(port: &impl Port, limit: Duration) -> Result<()> {
     match rustix::event::poll(&mut [PollFd::from_borrowed_fd(handle, PollFlags::IN)], Some(&limit)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error).context("wait for the port"),
-    }
-}
-
-/// Where a run is: warming up, counting, or ending.
-struct Run {
-    open: bool,
-    counting: bool,
-    warm_until: Instant,
-    counted_from: Instant,
-    length: Duration,
-    next_key: u32,
-    finite: Option<u32>,
-}
-
-impl Run {
-    fn new(load: &Load) -> Self {
-        let now = Instant::now();
-        let finite = match load.keys {
-            Keys::EachOnce(keys) => Some(keys),
-            Keys::Random(_) => None,
-        };
-        Self {
-            open: true,
-            counting: false,
-            warm_until: now + load.warm_up,
-            counted_from: now,
-            length: load.length,
-            next_key: 0,
-            finite,
-        }
-    }
-
-    /// True at both edges. When counting starts, the figures of what came before are forgotten, except that it was
-    /// wrong or missing.
-    fn advance(&mut self, now: Instant, outcome: &mut Outcome) -> bool {
-        if self.open {
-            outcome.elapsed = now - self.counted_from;
-        }
-        if !self.counting && now >= self.warm_until {
-            self.counting = true;
-            self.counted_from = now;
-            let Outcome { wrong, missing, .. } = *outcome;
-            *outcome = Outcome { wrong, missing, ..Outcome::default() };
-            return true;
-        }
-        let over = match self.finite {
-            Some(keys) => self.next_key >= keys,
-            None => self.counting && now - self.counted_from >= self.length,
-        };
-        let ends = self.open && over;
-        self.open &= !over;
-        ends
-    }
-
-    fn next_key(&mut self, keys: Keys, random: &mut Random) -> Option<u32> {
-        match keys {
-            Keys::EachOnce(keys) => {
-                let key = self.next_key;
-                self.next_key += u32::from(key < keys);
-                (key < keys).then_some(key)
-            }
-            Keys::Random(keys) => Some(random.below(keys)),
-        }
-    }
-
-    /// The last key was not asked for after all.
-    fn give_back(&mut self, keys: Keys) {
-        if matches!(keys, Keys::EachOnce(_)) {
-            self.next_key -= 1;
-        }
     }
 }
 

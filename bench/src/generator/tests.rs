@@ -19,6 +19,16 @@ struct Loop {
     free: Vec<Frame>,
     answers: VecDeque<Frame>,
     serve: Serve,
+    /// Frames sent between one receiving and the next.
+    sent_by_round: Vec<usize>,
+    /// Until then nothing is received.
+    held_until: Instant,
+}
+
+impl Loop {
+    fn hold_back(&mut self, length: Duration) {
+        self.held_until = Instant::now() + length;
+    }
 }
 
 struct LoopQueue;
@@ -29,6 +39,10 @@ impl Port for Loop {
     }
 
     fn receive(&mut self, batch: &mut FrameBatch) -> Result<(), PortError> {
+        self.sent_by_round.push(0);
+        if Instant::now() < self.held_until {
+            return Ok(());
+        }
         while !batch.is_full() {
             let Some(frame) = self.answers.pop_front() else { break };
             batch.push(frame);
@@ -53,6 +67,9 @@ impl Port for Loop {
     }
 
     fn transmit(&mut self, mut frame: Frame) -> Result<(), Frame> {
+        if let Some(sent) = self.sent_by_round.last_mut() {
+            *sent += 1;
+        }
         if (self.serve)(&self.umem, &mut frame) {
             self.answers.push_back(frame);
         } else {
@@ -89,7 +106,14 @@ const FRAMES: usize = 64;
 
 fn generator(serve: impl FnMut(&Umem, &mut Frame) -> bool + 'static) -> Generator<Loop, LoopQueue> {
     let (umem, free) = Umem::allocate(FRAMES, Placement::default()).expect("a small UMEM");
-    let port = Loop { umem: Arc::new(umem), free, answers: VecDeque::new(), serve: Box::new(serve) };
+    let port = Loop {
+        umem: Arc::new(umem),
+        free,
+        answers: VecDeque::new(),
+        serve: Box::new(serve),
+        sent_by_round: Vec::new(),
+        held_until: Instant::now(),
+    };
     let local = Endpoint { mac: [2, 0, 0, 0, 0, 1], address: Ipv4Addr::new(10, 77, 0, 1), port: 4000 };
     let peer = Endpoint { mac: [2, 0, 0, 0, 0, 2], address: Ipv4Addr::new(10, 77, 0, 2), port: 11211 };
     Generator::new(port, LoopQueue, Flow::new(local, peer))
@@ -158,4 +182,48 @@ fn a_timed_run_counts_only_what_follows_the_warm_up() {
     assert!(outcome.replies > 0 && outcome.wrong == 0);
     assert!(outcome.elapsed >= Duration::from_millis(30), "{:?}", outcome.elapsed);
     assert!(outcome.elapsed < Duration::from_millis(300), "{:?}", outcome.elapsed);
+    // Every reply of the time that counted, and of no other.
+    assert!(outcome.replies.abs_diff(outcome.latencies.count()) <= 16, "{outcome:?}");
+}
+
+#[test]
+fn requests_under_way_grow_one_with_each_reply_up_to_what_was_asked_for() {
+    let mut generator = generator(echo);
+    let outcome = generator.run(&each_once(100, Expect::Echo), &mut || Ok(())).expect("ran");
+    let sent = &generator.port.sent_by_round;
+    assert_eq!(sent[..7], [1, 2, 4, 8, 16, 16, 16], "{sent:?}");
+    // The wire answers by the next round, so each round's requests are under way all the time.
+    let mean = outcome.under_way_mean();
+    assert!(mean > 1.0 && mean <= 16.0, "{mean}");
+}
+
+#[test]
+fn a_damaged_reply_is_wrong_and_what_is_not_ours_is_nothing() {
+    let mut count = 0;
+    let mut generator = generator(move |umem, frame| {
+        count += 1;
+        let there = echo(umem, frame);
+        if count == 7 {
+            // In the payload: the flow is right, the checksum is not.
+            umem.packet_mut(frame)[HEADERS_BYTES + 3] ^= 1;
+        }
+        if count == 9 {
+            // Another port: not this flow.
+            umem.packet_mut(frame)[37] ^= 1;
+        }
+        there
+    });
+    let outcome = generator.run(&each_once(100, Expect::Echo), &mut || Ok(())).expect("ran");
+    // Neither was an answer, so both requests are missing.
+    assert_eq!((outcome.replies, outcome.wrong, outcome.missing), (98, 1, 2));
+}
+
+#[test]
+fn a_reply_after_it_was_given_up_is_late_and_not_missing() {
+    let mut generator = generator(echo);
+    generator.port.hold_back(REPLY_LIMIT * 5 / 2);
+    let load = Load { outstanding: 1, ..each_once(3, Expect::Echo) };
+    let outcome = generator.run(&load, &mut || Ok(())).expect("ran");
+    assert_eq!((outcome.wrong, outcome.missing), (0, 0), "{outcome:?}");
+    assert!(outcome.late >= 1 && outcome.late + outcome.replies == 3, "{outcome:?}");
 }

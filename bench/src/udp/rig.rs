@@ -103,8 +103,12 @@ impl Rig {
 
     /// Starts a system and waits until it serves.
     pub(super) fn start(&mut self, system: System, napi: NapiBy) -> Result<Running> {
+        let spin_us = match napi {
+            NapiBy::Thread => self.spin_us,
+            NapiBy::Sender => SPIN_US_OWN_CORE,
+        };
         let running = match system {
-            System::Reflect => self.start_reflector()?,
+            System::Reflect => self.start_reflector(spin_us)?,
             System::Dataplane => {
                 let config = DaemonConfig {
                     interface: &self.pair.right_end.interface,
@@ -112,10 +116,7 @@ impl Rig {
                     worker_core: self.server_core,
                     housekeeping_core: self.generator_core,
                     capacity: &self.capacity,
-                    spin_us: match napi {
-                        NapiBy::Thread => self.spin_us,
-                        NapiBy::Sender => SPIN_US_OWN_CORE,
-                    },
+                    spin_us,
                 };
                 let config = config.to_toml();
                 Running::Dataplane(Daemon::start(&self.pair.right, &self.binary, &config)?)
@@ -168,12 +169,15 @@ impl Rig {
         Ok(last.since(first, outcome))
     }
 
-    fn start_reflector(&self) -> Result<Running> {
+    fn start_reflector(&self, spin_us: u32) -> Result<Running> {
         let interface = &self.pair.right_end.interface;
         let redirect = Redirect::attach(&self.pair.right, interface)?;
         let Opened { port, queue, .. } = open(&self.pair.right, interface)?;
         redirect.feed(0, port.wait_handle().context("an AF_XDP port has a socket")?)?;
-        Ok(Running::Reflect(Reflector::start(port, queue, self.server_core)?, redirect))
+        Ok(Running::Reflect(
+            Reflector::start(port, queue, self.server_core, Duration::from_micros(spin_us.into()))?,
+            redirect,
+        ))
     }
 
     /// memcached as a careful operator would run it against us: one thread, on the server's core, with room for
