@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use bench::{demo, udp};
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use dataplane::testbed::signals;
 
 /// Demonstrates and measures the data plane on one machine.
@@ -41,21 +42,22 @@ enum Command {
         /// Bytes of the daemon's table.
         #[arg(long, default_value = "1GiB")]
         capacity: String,
-        /// Microseconds the daemon's worker polls before it sleeps. 0 by default: its core is shared with the NAPI
-        /// thread that brings it packets, which a polling worker would only keep from running.
-        #[arg(long, default_value_t = 0)]
-        spin_us: u32,
+        /// Microseconds each server polls before it sleeps, in every setting. Without it, with one request under way
+        /// as long as the daemon does by default, and above that not at all: there the server's core is shared with
+        /// the NAPI thread that brings it packets, which a polling server would only keep from running.
+        #[arg(long)]
+        spin_us: Option<u32>,
         /// Passes over all systems; each second one goes backwards.
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
         passes: u16,
         /// Seconds of each measured slot.
         #[arg(long, default_value_t = 2.0, value_parser = seconds)]
         slot_seconds: f64,
-        /// Lets idle cores halt between requests; otherwise threads of the lowest priority keep them awake, as
-        /// booting with idle=poll would.
+        /// Lets idle cores halt between requests; otherwise the kernel is asked to keep them awake, as booting with
+        /// idle=poll would.
         #[arg(long)]
         cores_may_halt: bool,
-        /// Leaves a system out.
+        /// Leaves a system out; can be given more than once, but not for all three.
         #[arg(long, value_enum)]
         without: Vec<udp::System>,
     },
@@ -78,16 +80,14 @@ fn run(command: Command) -> Result<()> {
         Command::Demo { seconds, json } => demo::run(&demo::Options { seconds, json }),
         Command::Udp { quick, json, capacity, spin_us, passes, slot_seconds, cores_may_halt, without } => {
             let passes = usize::from(passes);
-            udp::run(&udp::Options {
-                quick,
-                json,
-                capacity,
-                spin_us,
-                passes,
-                slot_s: slot_seconds,
-                cores_may_halt,
-                without,
-            })
+            let slot_s = slot_seconds;
+            let options =
+                udp::Options { quick, json, capacity, spin_us, passes, slot_s, cores_may_halt, without };
+            if options.systems().is_empty() {
+                let mut usage = Arguments::command();
+                usage.error(ErrorKind::ArgumentConflict, "--without leaves no system to measure").exit();
+            }
+            udp::run(&options)
         }
     }
 }

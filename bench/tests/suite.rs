@@ -1,9 +1,12 @@
 //! `bench` as a user runs it: real namespaces, real AF_XDP, real memcached, and nothing left behind.
 
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use dataplane::testbed::ChildGuard;
+use dataplane::testbed::{ChildGuard, TemporaryDirectory, daemon, wait_until};
 use rustix::process::Signal;
 
 /// A short comparison of what needs no daemon.
@@ -26,8 +29,8 @@ fn the_comparison_runs_and_says_what_it_promised() {
     let output = udp().arg("--quick").output().expect("started");
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
-    let report: serde_json::Value =
-        serde_json::from_str(stdout.lines().last().expect("a last line")).expect("which is JSON");
+    assert_eq!(stdout.lines().count(), 1, "nothing else on standard output: {stdout}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
     let rows = report["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), 2 * 2 * 3, "systems, operations, requests under way");
     for row in rows {
@@ -35,7 +38,15 @@ fn the_comparison_runs_and_says_what_it_promised() {
             assert!(row[key].as_f64().is_some_and(|figure| figure > 0.0), "{key} in {row}");
         }
         assert_eq!(row["wrong"], 0, "{row}");
+        let place = &row["where"];
+        let shares = ["napi", "server_user", "server_system", "other", "idle"];
+        let sum: f64 = shares.iter().map(|share| place[share].as_f64().expect("a share")).sum();
+        // Clocks of threads move on in ticks, which in a quick run's slots are a few percent.
+        assert!((0.8..1.2).contains(&sum), "{row}");
     }
+    let without_spin = report["rows_without_spin"].as_array().expect("rows");
+    assert_eq!(without_spin.len(), 2, "GET of both systems");
+    assert!(without_spin.iter().all(|row| row["spin_us"] == 0 && row["outstanding"] == 1));
     for key in ["get_over_reflect", "get_over_memcached", "p50_over_memcached"] {
         assert!(report["ratios"].get(key).is_some(), "{key}");
     }
@@ -57,8 +68,69 @@ fn ctrl_c_leaves_nothing_behind() {
 }
 
 #[test]
+fn ctrl_c_under_load_leaves_nothing_of_the_demo_behind() {
+    daemon::find_binary().expect("built with the workspace");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+    command.args(["demo", "--seconds", "600"]);
+    let mut demo = ChildGuard::spawn("bench demo", &mut command).expect("started");
+    let pid = demo.pid();
+    wait_until("the load", Duration::from_secs(60), || Ok(demo.output().contains("  load: ").then_some(())))
+        .unwrap_or_else(|error| panic!("{error}: {}", demo.output()));
+    let namespaces = namespaces_of(pid);
+    assert_eq!(namespaces.len(), 2, "{namespaces:?}");
+    let numbers: Vec<u64> = namespaces
+        .iter()
+        .map(|name| std::fs::metadata(format!("/run/netns/{name}")).expect("it is there").ino())
+        .collect();
+    assert!(!processes_in(&numbers).is_empty(), "the daemon runs in one of them");
+
+    demo.signal(Signal::INT).expect("it runs");
+    let status = demo.wait_for_end(Duration::from_secs(20)).expect("it ends by itself");
+    assert_eq!(status.code(), Some(1), "{}", demo.output());
+    assert!(demo.output().contains("interrupted"), "{}", demo.output());
+    assert_eq!(namespaces_of(pid), Vec::<String>::new());
+    assert_eq!(processes_in(&numbers), Vec::<PathBuf>::new());
+    let pins = std::fs::read_dir("/sys/fs/bpf/dataplane").into_iter().flatten().flatten();
+    let ours = format!("dpr{pid}-");
+    let left =
+        pins.map(|pin| pin.file_name().to_string_lossy().into_owned()).find(|pin| pin.starts_with(&ours));
+    assert_eq!(left, None, "a pin");
+}
+
+/// Processes in network namespaces, by these namespaces' numbers.
+fn processes_in(namespaces: &[u64]) -> Vec<PathBuf> {
+    let processes = std::fs::read_dir("/proc").expect("procfs").flatten().map(|entry| entry.path());
+    processes
+        .filter(|process| {
+            // `net:[NUMBER]`; what has just ended has none.
+            let namespace = std::fs::read_link(process.join("ns/net")).unwrap_or_default();
+            namespaces.iter().any(|number| namespace.to_string_lossy() == format!("net:[{number}]"))
+        })
+        .collect()
+}
+
+#[test]
+fn without_root_it_says_so_and_how_to_get_it() {
+    // Nobody may read the build's folder, perhaps.
+    let directory = TemporaryDirectory::create().expect("a directory");
+    let program = directory.path().join("bench");
+    std::fs::copy(env!("CARGO_BIN_EXE_bench"), &program).expect("copied");
+    for arguments in [&["demo"][..], &["udp", "--quick"]] {
+        let output =
+            Command::new(&program).args(arguments).uid(65_534).gid(65_534).output().expect("started");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("missing: root"), "{stderr}");
+        assert!(stderr.contains("sudo -E env \"PATH=$PATH\""), "{stderr}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
 fn wrong_usage_ends_with_2() {
-    for arguments in [&["udp", "--passes", "0"][..], &["demo", "--seconds", "-1"], &["nonsense"]] {
+    let nothing = ["reflect", "dataplane", "memcached"].map(|system| ["--without", system]).concat();
+    let nothing: Vec<&str> = std::iter::once("udp").chain(nothing).collect();
+    for arguments in [&["udp", "--passes", "0"][..], &["demo", "--seconds", "-1"], &["nonsense"], &nothing] {
         let output = Command::new(env!("CARGO_BIN_EXE_bench")).args(arguments).output().expect("started");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }

@@ -38,6 +38,9 @@ pub struct Report {
     pub kernel_udp_no_ports: u64,
     /// UMEM frames nobody has.
     pub frames_lost: u64,
+    /// Datagrams it dropped for any other reason.
+    #[serde(skip)]
+    kernel_udp_in_errors: u64,
     #[serde(skip)]
     by_operation: [(&'static str, u64, f64); 2],
 }
@@ -64,6 +67,7 @@ impl Report {
             kernel_udp_in_datagrams: counted.in_datagrams,
             kernel_udp_no_ports: counted.no_ports,
             frames_lost: frames_lost(status),
+            kernel_udp_in_errors: counted.in_errors,
             by_operation: [
                 ("set", sets.replies, rate(sets.replies, sets.elapsed.as_secs_f64())),
                 ("get", gets.replies, rate(gets.replies, gets.elapsed.as_secs_f64())),
@@ -80,7 +84,9 @@ impl Report {
                 problems.push(problem);
             }
         };
-        require(self.replies > 0, "there was no reply at all".to_owned());
+        for (operation, replies, _) in self.by_operation {
+            require(replies > 0, format!("there was no reply to a {operation} at all"));
+        }
         require(self.wrong == 0, format!("{} replies were wrong", self.wrong));
         require(self.missing == 0, format!("{} replies were missing", self.missing));
         require(
@@ -92,10 +98,10 @@ impl Report {
             format!("XDP redirected {} packets of {} requests", self.xdp_redirected, self.requests),
         );
         require(
-            self.kernel_udp_in_datagrams == 0 && self.kernel_udp_no_ports == 0,
+            (self.kernel_udp_in_datagrams, self.kernel_udp_no_ports, self.kernel_udp_in_errors) == (0, 0, 0),
             format!(
-                "the server's kernel UDP stack saw {} datagrams and had no port for {}",
-                self.kernel_udp_in_datagrams, self.kernel_udp_no_ports
+                "the server's kernel UDP stack saw {} datagrams, had no port for {} and dropped {}",
+                self.kernel_udp_in_datagrams, self.kernel_udp_no_ports, self.kernel_udp_in_errors
             ),
         );
         require(self.frames_lost == 0, format!("{} UMEM frames were lost", self.frames_lost));
@@ -176,12 +182,15 @@ mod tests {
         let mut missing = tally();
         missing.missing = 1;
         let seen = UdpCounters { in_datagrams: 1, ..UdpCounters::default() };
+        let dropped = UdpCounters { in_errors: 1, ..UdpCounters::default() };
         let none = UdpCounters::default();
         for (sets, status, counted) in [
             (&wrong, status(), &none),
             (&missing, status(), &none),
             (&tally(), StatusReport::default(), &none),
             (&tally(), status(), &seen),
+            (&tally(), status(), &dropped),
+            (&Tally::default(), status(), &none),
         ] {
             let report = Report::new(sets, &tally(), &status, counted);
             assert_eq!(report.problems().len(), 1, "{report}");

@@ -1,61 +1,79 @@
 //! Keeps cores awake between requests. A core with nothing to do halts, and on a virtual machine waking it costs tens
-//! of microseconds, which would hide what is compared. An operator who cares boots with `idle=poll`; where that was
-//! not done, a thread of the lowest scheduling class (`SCHED_IDLE`, sched(7)) spins on each core: it gives way to
-//! everything else at once, and its time is nobody's in the figures.
+//! of microseconds, which would hide what is compared. An operator who cares boots with `idle=poll`; this asks the
+//! kernel for the same while it runs: with `/dev/cpu_dma_latency` held at 0 (Linux `Documentation/power/
+//! pm_qos_interface.rst`) a cpuidle governor takes no state but polling. Nothing is preempted by it, as it would be by a
+//! spinning thread even of the lowest class. How long a core halted all the same is measured and told.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 
-use anyhow::{Result, anyhow, ensure};
-use dataplane::testbed::cpu;
+/// Where the kernel takes the request.
+const DEVICE: &str = "/dev/cpu_dma_latency";
+/// The cpuidle driver in use. Without one, the request has nobody to act on it.
+const DRIVER: &str = "/sys/devices/system/cpu/cpuidle/current_driver";
+/// Longest time a core may take to wake, in microseconds.
+const LATENCY_US_MAX: i32 = 0;
+/// The state in which a core polls instead of halting.
+const POLLING_STATE: &str = "POLL";
 
-/// Threads that keep cores awake until this is dropped.
+/// The request, held until this is dropped.
 #[derive(Debug)]
 pub(super) struct Awake {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    _request: Option<File>,
+    told: String,
 }
 
 impl Awake {
-    /// Keeps these cores awake.
-    pub(super) fn keep(cores: &[usize]) -> Result<Self> {
-        let mut awake = Self { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
-        for &core in cores {
-            let stop = Arc::clone(&awake.stop);
-            let (sender, receiver) = std::sync::mpsc::channel();
-            awake.threads.push(std::thread::spawn(move || {
-                let ready = cpu::pin_this_thread(core).map_err(anyhow::Error::from).and_then(|()| give_way());
-                let spin = ready.is_ok();
-                // Whoever started this may have given up on it.
-                let _ = sender.send(ready);
-                while spin && !stop.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            }));
-            receiver.recv().map_err(|_| anyhow!("a thread that keeps core {core} awake did not start"))??;
+    /// Keeps all cores awake where the kernel can.
+    pub(super) fn keep() -> Self {
+        let driver = std::fs::read_to_string(DRIVER).unwrap_or_default().trim().to_owned();
+        if driver.is_empty() || driver == "none" {
+            return Self::not(
+                "may halt: the kernel has no cpuidle driver (boot with idle=poll to keep them awake)",
+            );
         }
-        Ok(awake)
+        let request = File::create(DEVICE).and_then(|mut device| {
+            device.write_all(&LATENCY_US_MAX.to_ne_bytes())?;
+            Ok(device)
+        });
+        match request {
+            Ok(request) => Self {
+                _request: Some(request),
+                told: format!("kept awake by {DEVICE} (cpuidle driver {driver})"),
+            },
+            Err(error) => Self::not(&format!("may halt: {DEVICE}: {error}")),
+        }
+    }
+
+    /// Lets them halt, as they do by default.
+    pub(super) fn leave() -> Self {
+        Self::not("may halt, as was asked for")
+    }
+
+    fn not(told: &str) -> Self {
+        Self { _request: None, told: told.to_owned() }
+    }
+
+    /// What idle cores do, in words.
+    pub(super) fn told(&self) -> &str {
+        &self.told
     }
 }
 
-impl Drop for Awake {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // A panic of a thread that only spins has been printed already.
-            let _ = thread.join();
-        }
+/// Microseconds a core has been halted since the machine was started, by its cpuidle driver's own count (Linux
+/// `Documentation/admin-guide/pm/cpuidle.rst`); `None` without one.
+pub(super) fn halted_us(core: usize) -> Option<u64> {
+    let directory = PathBuf::from(format!("/sys/devices/system/cpu/cpu{core}/cpuidle"));
+    let mut sum_us = None;
+    for state in std::fs::read_dir(directory).ok()?.flatten() {
+        let read = |file: &str| std::fs::read_to_string(state.path().join(file)).ok();
+        let (name, time) = (read("name")?, read("time")?);
+        let time_us: u64 = time.trim().parse().ok()?;
+        let halted_us = if name.trim() == POLLING_STATE { 0 } else { time_us };
+        sum_us = Some(sum_us.unwrap_or(0) + halted_us);
     }
-}
-
-/// Puts the calling thread into the lowest scheduling class.
-fn give_way() -> Result<()> {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: 0 is the calling thread; `parameters` lives during the call, which only reads it.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
-    ensure!(result == 0, "cannot enter SCHED_IDLE: {}", std::io::Error::last_os_error());
-    Ok(())
+    sum_us
 }
 
 #[cfg(test)]
@@ -63,10 +81,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_threads_start_and_end() {
-        let cores = cpu::usable_cores();
-        let awake = Awake::keep(&cores[..1]).expect("started");
-        assert_eq!(awake.threads.len(), 1);
-        drop(awake);
+    fn what_idle_cores_do_is_told_either_way() {
+        assert!(Awake::leave().told().contains("halt"));
+        let kept = Awake::keep();
+        assert_eq!(kept._request.is_some(), kept.told().starts_with("kept awake"), "{}", kept.told());
     }
 }

@@ -5,8 +5,14 @@
 //! does not, the row says so.
 
 mod awake;
+mod clocks;
+mod provenance;
+mod ratios;
 mod report;
 mod rig;
+mod row;
+mod settings;
+mod sysctl;
 mod systems;
 
 use std::path::PathBuf;
@@ -15,21 +21,27 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use dataplane::testbed::{daemon, requirements, signals};
 
-use crate::generator::{Keys, Load, OUTSTANDING_MAX, Outcome};
+use crate::generator::{Keys, Load, Outcome};
 use crate::hiccup::Gaps;
 use crate::workload::Operation;
 use awake::Awake;
-use report::Sample;
-pub use report::{Ratios, Report, Row};
-use rig::{NapiBy, Rig};
+pub use clocks::Where;
+pub use provenance::{Machine, Parameters, Provenance};
+pub use ratios::{Details, Ratio, Ratios, Target, Verdict};
+pub use report::Report;
+pub use rig::Drops;
+use rig::Rig;
+pub use row::Row;
+use row::Sample;
+use settings::{Setting, Stage};
 use systems::Running;
 pub use systems::System;
 
 /// Keys stored before anything is measured.
 const KEYS: u32 = 100_000;
-/// Requests under way, unloaded and up to saturation, and who runs the server's NAPI meanwhile.
-const LOADS: [(NapiBy, &[usize]); 2] = [(NapiBy::Sender, &[1]), (NapiBy::Thread, &[64, 256])];
-const _: () = assert!(LOADS[1].1[1] <= OUTSTANDING_MAX);
+/// Passes of a quick run, there and back, and the length of its slots.
+const QUICK_PASSES: usize = 2;
+const QUICK_SLOT: Duration = Duration::from_millis(200);
 
 /// What the suite is told.
 #[derive(Clone, Debug)]
@@ -40,8 +52,9 @@ pub struct Options {
     pub json: bool,
     /// Bytes of arena, as the daemon's configuration has them.
     pub capacity: String,
-    /// How long the daemon's worker polls before it sleeps, in microseconds.
-    pub spin_us: u32,
+    /// How long each server polls before it sleeps, in microseconds, in every setting. Without it, with one request
+    /// under way as long as the daemon does by default, and above that not at all.
+    pub spin_us: Option<u32>,
     /// Passes over all systems; each second one goes backwards.
     pub passes: usize,
     /// Seconds of each measured slot.
@@ -52,17 +65,34 @@ pub struct Options {
     pub without: Vec<System>,
 }
 
+impl Options {
+    /// Systems that are measured, in the order of the first pass.
+    #[must_use]
+    pub fn systems(&self) -> Vec<System> {
+        System::ALL.into_iter().filter(|system| !self.without.contains(system)).collect()
+    }
+
+    fn passes(&self) -> usize {
+        if self.quick { QUICK_PASSES } else { self.passes }
+    }
+
+    fn slot(&self) -> Duration {
+        if self.quick { QUICK_SLOT } else { Duration::from_secs_f64(self.slot_s) }
+    }
+}
+
 /// Runs the suite and prints its report.
 ///
 /// # Errors
 /// What is missing on this host, what failed, or that a reply was wrong.
 pub fn run(options: &Options) -> Result<()> {
     requirements::check()?;
-    requirements::program("memcached", "memcached")?;
-    let binary =
-        if options.without.contains(&System::Dataplane) { PathBuf::new() } else { daemon::find_binary()? };
-    let samples = measure(options, binary)?;
-    let report = Report::new(&samples);
+    let systems = options.systems();
+    if systems.contains(&System::Memcached) {
+        requirements::program("memcached", "memcached")?;
+    }
+    let binary = if systems.contains(&System::Dataplane) { daemon::find_binary()? } else { PathBuf::new() };
+    let report = measure(options, binary)?;
     if options.json {
         println!("{}", serde_json::to_string(&report).context("write the report")?);
     } else {
@@ -75,36 +105,61 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(options: &Options, binary: PathBuf) -> Result<Vec<Sample>> {
-    let mut rig = Rig::create(binary, options.capacity.clone(), options.spin_us)?;
-    let _awake = if options.cores_may_halt { None } else { Some(Awake::keep(&rig.cores())?) };
-    let mut order: Vec<System> = System::ALL.to_vec();
-    order.retain(|system| !options.without.contains(system));
-    let slot = Duration::from_secs_f64(if options.quick { 0.2 } else { options.slot_s });
-    let passes = if options.quick { 2 } else { options.passes };
+fn measure(options: &Options, binary: PathBuf) -> Result<Report> {
+    let mut rig = Rig::create(binary, options.capacity.clone())?;
+    let awake = if options.cores_may_halt { Awake::leave() } else { Awake::keep() };
+    let mut provenance = Provenance::gather(options, rig.cores());
+    provenance.machine.idle_cores = awake.told().to_owned();
+    for warning in provenance.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    let settings = settings::settings(options.spin_us);
+    let mut order = options.systems();
     let mut samples = Vec::new();
-    for pass in 0..passes {
+    for pass in 0..options.passes() {
         for &system in &order {
-            eprintln!("pass {} of {passes}: {}", pass + 1, system.name());
-            for (napi, outstandings) in LOADS {
-                let mut running = rig.start(system, napi)?;
-                preload(&mut rig, &mut running)?;
-                for operation in [Operation::Set, Operation::Get] {
-                    for &outstanding in outstandings {
-                        let gaps = Gaps::watch(&rig.cores(), slot / 4)?;
-                        rig.pin_generator()?;
-                        let load = load(system, operation, Keys::Random(KEYS), outstanding, slot);
-                        let measured = rig.measure(&mut running, &load)?;
-                        if signals::caught() {
-                            bail!("interrupted; everything is cleaned up");
-                        }
-                        samples.push(Sample { system, operation, outstanding, measured, gaps });
-                    }
+            eprintln!("pass {} of {}: {}", pass + 1, options.passes(), system.name());
+            for setting in &settings {
+                let mut running = rig.start(system, setting)?;
+                if let Some(mode) = running.mode(rig.server_side())? {
+                    provenance.af_xdp_mode = Some(mode);
                 }
+                preload(&mut rig, &mut running)?;
+                samples.extend(slots(&mut rig, &mut running, setting, pass, options.slot())?);
                 running.stop()?;
             }
         }
         order.reverse();
+    }
+    provenance.memcached_refused = rig.refused();
+    Ok(Report::new(&samples, provenance))
+}
+
+/// Every slot of one system in one setting.
+fn slots(
+    rig: &mut Rig,
+    running: &mut Running,
+    setting: &Setting,
+    pass: usize,
+    length: Duration,
+) -> Result<Vec<Sample>> {
+    let system = running.system();
+    let mut samples = Vec::new();
+    for &operation in setting.operations {
+        for &outstanding in setting.outstandings {
+            let gaps = Gaps::watch(&rig.cores(), length / 4)?;
+            rig.pin_generator()?;
+            let load = load(system, operation, Keys::Random(KEYS), outstanding, length);
+            let mut measured = rig.measure(running, &load)?;
+            if setting.stage == Stage::Saturating && !signals::caught() {
+                measured.place.xdp_ns_per_packet = rig.xdp_ns_per_packet(running, &load)?;
+            }
+            if signals::caught() {
+                bail!("interrupted; everything is cleaned up");
+            }
+            let Setting { stage, spin_us, .. } = *setting;
+            samples.push(Sample { pass, stage, spin_us, system, operation, outstanding, measured, gaps });
+        }
     }
     Ok(samples)
 }

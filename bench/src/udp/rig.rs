@@ -8,13 +8,19 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use dataplane::port::Port;
 use dataplane::port::xsk::{self, Opened, XskConfig, XskPort, XskQueue};
+use dataplane::steer::{self, inspect::SteerStatus};
 use dataplane::testbed::redirect::Redirect;
-use dataplane::testbed::{ChildGuard, Daemon, Namespace, VethPair, cpu, daemon, napi};
+use dataplane::testbed::{ChildGuard, Daemon, Namespace, UdpCounters, VethPair, cpu, daemon, napi};
+use serde::Serialize;
 
-use super::systems::{Running, ServerTime, System};
+use super::awake;
+use super::clocks::{Clocks, Spent, Watched, Where};
+use super::settings::{NapiBy, Setting};
+use super::sysctl::Sysctl;
+use super::systems::{Counters, Running, System};
 use crate::client::Client;
 use crate::generator::{Endpoint, Flow, Generator, Load, Outcome, Reflector};
 
@@ -25,29 +31,47 @@ const GENERATOR_PORT: u16 = 40_000;
 /// How long memcached may take to start.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// Who runs the server's NAPI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NapiBy {
-    /// A thread on the server's core, so that this core is what saturates. A worker that shares its core so does not spin.
-    Thread,
-    /// The generator's core, within its sending system call: for one request at a time, where a thread would only add its
-    /// own wake-up to every system's latency. The worker has its core to itself, and spins as long as it does by default.
-    Sender,
-}
-
-/// The daemon's default for `workers.spin_us`.
-const SPIN_US_OWN_CORE: u32 = 50;
+/// Bytes of receive buffer that memcached's socket gets: room for every request under way, each in a page or two.
+const RECEIVE_BUFFER_BYTES: u64 = 4 << 20;
+/// How long the kernel counts the run time of XDP programs.
+const XDP_WINDOW: Duration = Duration::from_millis(200);
 
 /// One measured slot.
 #[derive(Debug)]
 pub(super) struct Measured {
     pub(super) outcome: Outcome,
-    /// Share of the slot that the server's core was busy with the server, 0 to 1.
-    pub(super) server_busy: f64,
-    /// Share of the slot that the generator's core was busy with the generator, 0 to 1.
+    /// Share of the slot that the server's core was busy, 0 to 1, polling without work taken out; `None` when that
+    /// polling is not counted.
+    pub(super) server_busy: Option<f64>,
+    /// Share of the slot that the generator's core was busy, 0 to 1; it polls for its replies.
     pub(super) generator_busy: f64,
+    /// Share of the run that the server's core was halted; `None` when the kernel does not count that.
+    pub(super) server_halted: Option<f64>,
     /// Busy seconds of both cores.
     pub(super) cpu_s: f64,
+    /// Where the time of the server's core went.
+    pub(super) place: Where,
+    /// What was dropped on the way, by those who count it.
+    pub(super) drops: Drops,
+}
+
+/// Packets that somebody counted as dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Drops {
+    /// By veth, either end, either direction: a ring was full.
+    pub link: u64,
+    /// By the server's kernel UDP stack: a socket's buffer was full.
+    pub kernel_udp: u64,
+    /// By the daemon, for any reason.
+    pub daemon: u64,
+}
+
+impl Drops {
+    /// All of them.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.link + self.kernel_udp + self.daemon
+    }
 }
 
 #[derive(Debug)]
@@ -59,13 +83,15 @@ pub(super) struct Rig {
     generator_core: usize,
     server_core: usize,
     server_napi: Vec<u32>,
+    /// How long what runs now polls before it sleeps, in microseconds.
+    spin_us: u32,
     binary: PathBuf,
     capacity: String,
-    spin_us: u32,
+    refused: Vec<String>,
 }
 
 impl Rig {
-    pub(super) fn create(binary: PathBuf, capacity: String, spin_us: u32) -> Result<Self> {
+    pub(super) fn create(binary: PathBuf, capacity: String) -> Result<Self> {
         let cores = cpu::usable_cores();
         let [generator_core, server_core, ..] = cores[..] else {
             bail!("this measurement needs two cores: one for the generator, one for the server");
@@ -85,9 +111,10 @@ impl Rig {
             generator_core,
             server_core,
             server_napi: Vec::new(),
+            spin_us: 0,
             binary,
             capacity,
-            spin_us,
+            refused: Vec::new(),
         })
     }
 
@@ -101,14 +128,21 @@ impl Rig {
         Ok(cpu::pin_this_thread(self.generator_core)?)
     }
 
+    /// Settings of the kernel that memcached was to have and did not get, each with the reason.
+    pub(super) fn refused(&self) -> Vec<String> {
+        self.refused.clone()
+    }
+
+    /// The server's side, to ask what runs there.
+    pub(super) fn server_side(&self) -> &Namespace {
+        &self.pair.right
+    }
+
     /// Starts a system and waits until it serves.
-    pub(super) fn start(&mut self, system: System, napi: NapiBy) -> Result<Running> {
-        let spin_us = match napi {
-            NapiBy::Thread => self.spin_us,
-            NapiBy::Sender => SPIN_US_OWN_CORE,
-        };
+    pub(super) fn start(&mut self, system: System, setting: &Setting) -> Result<Running> {
+        self.spin_us = setting.spin_us;
         let running = match system {
-            System::Reflect => self.start_reflector(spin_us)?,
+            System::Reflect => self.start_reflector()?,
             System::Dataplane => {
                 let config = DaemonConfig {
                     interface: &self.pair.right_end.interface,
@@ -116,14 +150,14 @@ impl Rig {
                     worker_core: self.server_core,
                     housekeeping_core: self.generator_core,
                     capacity: &self.capacity,
-                    spin_us,
+                    spin_us: self.spin_us,
                 };
                 let config = config.to_toml();
                 Running::Dataplane(Daemon::start(&self.pair.right, &self.binary, &config)?)
             }
             System::Memcached => self.start_memcached()?,
         };
-        self.run_server_napi(napi)?;
+        self.run_server_napi(setting.napi)?;
         self.pin_generator()?;
         Ok(running)
     }
@@ -146,43 +180,110 @@ impl Rig {
         self.generator.run(load, &mut || Ok(()))
     }
 
-    /// One load, with the CPU time of both sides while it counts.
+    /// One load, with the time of both cores while it counts.
     pub(super) fn measure(&mut self, running: &mut Running, load: &Load) -> Result<Measured> {
-        let core = self.server_core;
-        let server_napi = self.server_napi.clone();
-        let mut read = || -> Result<Reading> {
-            Ok(Reading {
-                at: Instant::now(),
-                server: running.run_time_ns(core)?,
-                server_napi_ns: sum_ns(&server_napi)?,
-                generator_ns: cpu::this_thread_run_time_ns()?,
-            })
+        let watched = Watched {
+            server_core: self.server_core,
+            generator_core: self.generator_core,
+            napi: self.server_napi.clone(),
+            server: running.threads(self.server_core)?,
         };
+        let before = self.survey(running)?;
         let mut readings = Vec::new();
         let outcome = self.generator.run(load, &mut || {
-            readings.push(read()?);
+            readings.push(Clocks::read(&watched)?);
             Ok(())
         })?;
+        let after = self.survey(running)?;
         let [first, last] = &readings[..] else { bail!("interrupted; everything is cleaned up") };
         let lost = self.generator.frames_lost();
         ensure!(lost == 0, "the generator lost {lost} frames");
-        Ok(last.since(first, outcome))
+        let Spent { shares, generator_busy, cpu_s } = last.since(first);
+        let around = after.since(&before);
+        // A worker that sleeps at once polls as much as its work asks for.
+        let spun = if self.spin_us == 0 { Some(0.0) } else { around.spun };
+        let [worker_busy, worker_idle, worker_asleep] =
+            around.worker.map_or([None; 3], |shares| shares.map(Some));
+        Ok(Measured {
+            outcome,
+            server_busy: spun.map(|spun| (1.0 - shares.idle - spun).max(0.0)),
+            generator_busy,
+            server_halted: around.halted,
+            cpu_s,
+            place: Where { worker_busy, worker_idle, worker_asleep, ..shares },
+            drops: around.drops,
+        })
     }
 
-    fn start_reflector(&self, spin_us: u32) -> Result<Running> {
+    /// Nanoseconds of the daemon's XDP program a packet under a load; `None` for other systems. In a slot of its own:
+    /// while the kernel counts them, every packet costs more.
+    pub(super) fn xdp_ns_per_packet(&mut self, running: &Running, load: &Load) -> Result<Option<f64>> {
+        if running.system() != System::Dataplane {
+            return Ok(None);
+        }
+        let Self { generator, pair, .. } = self;
+        let (namespace, interface) = (&pair.right, &pair.right_end.interface);
+        let load = Load { warm_up: Duration::ZERO, length: XDP_WINDOW * 2, ..*load };
+        let status = std::thread::scope(|scope| -> Result<SteerStatus> {
+            let pins = PathBuf::from(NO_PINS);
+            let asked = scope.spawn(move || namespace.run(|| steer::status(&pins, XDP_WINDOW)));
+            let ran = generator.run(&load, &mut || Ok(()));
+            let status = asked.join().map_err(|_| anyhow!("asking the kernel panicked"))?;
+            ran?;
+            Ok(status??)
+        })?;
+        let ours = status.programs.iter().find(|program| {
+            program.links.iter().any(|link| link.interface.as_deref() == Some(interface.as_str()))
+        });
+        let ours = ours.with_context(|| format!("the kernel knows no steering program on {interface}"))?;
+        Ok(ours.ns_per_packet)
+    }
+
+    /// What is counted by others, read before and after a run, since asking costs time on the generator's core.
+    fn survey(&self, running: &mut Running) -> Result<Survey> {
+        let counters = running.counters(&self.pair.right)?;
+        let link = link_drops(&self.pair.left, &self.pair.left_end.interface)?
+            + link_drops(&self.pair.right, &self.pair.right_end.interface)?;
+        let kernel_udp = UdpCounters::read(&self.pair.right)?.in_errors;
+        Ok(Survey {
+            at: Instant::now(),
+            halted_us: awake::halted_us(self.server_core),
+            counters,
+            drops: Drops { link, kernel_udp, daemon: counters.drops },
+        })
+    }
+
+    fn start_reflector(&self) -> Result<Running> {
         let interface = &self.pair.right_end.interface;
         let redirect = Redirect::attach(&self.pair.right, interface)?;
         let Opened { port, queue, .. } = open(&self.pair.right, interface)?;
         redirect.feed(0, port.wait_handle().context("an AF_XDP port has a socket")?)?;
-        Ok(Running::Reflect(
-            Reflector::start(port, queue, self.server_core, Duration::from_micros(spin_us.into()))?,
-            redirect,
-        ))
+        let spin = Duration::from_micros(self.spin_us.into());
+        Ok(Running::Reflect(Reflector::start(port, queue, self.server_core, spin)?, redirect))
+    }
+
+    /// Changes a setting of the host's kernel, or notes why it could not.
+    fn change(&mut self, name: &str, value: u64) -> Option<Sysctl> {
+        match Sysctl::set(name, value) {
+            Ok(changed) => Some(changed),
+            Err(reason) => {
+                if !self.refused.contains(&reason) {
+                    self.refused.push(reason);
+                }
+                None
+            }
+        }
     }
 
     /// memcached as a careful operator would run it against us: one thread, on the server's core, with room for
-    /// everything.
-    fn start_memcached(&self) -> Result<Running> {
+    /// everything, a socket buffer that holds every request under way, and, where the other servers poll before they
+    /// sleep, the kernel's busy polling for as long (Linux `Documentation/networking/napi.rst`).
+    fn start_memcached(&mut self) -> Result<Running> {
+        // Sockets take these over when they are made; the kernel's polling of many sockets lasts as long as it is on.
+        let _buffer = self.change("rmem_default", RECEIVE_BUFFER_BYTES);
+        let polls = self.spin_us > 0;
+        let _reading = if polls { self.change("busy_read", self.spin_us.into()) } else { None };
+        let polling = if polls { self.change("busy_poll", self.spin_us.into()) } else { None };
         let namespace = &self.pair.right;
         let mut command = namespace.command("memcached");
         command.args(["-u", "root", "-p", "0", "-t", "1", "-m", "1024", "-U", &SERVER_PORT.to_string()]);
@@ -202,7 +303,7 @@ impl Rig {
             let thread = name.to_str().and_then(|name| name.parse().ok()).context("a thread has a number")?;
             cpu::pin_thread(thread, self.server_core)?;
         }
-        Ok(Running::Memcached(child))
+        Ok(Running::Memcached(child, polling))
     }
 }
 
@@ -255,37 +356,77 @@ fn open(namespace: &Namespace, interface: &str) -> Result<Opened> {
     Ok(namespace.run(|| xsk::open(&config))??)
 }
 
-fn sum_ns(threads: &[u32]) -> Result<u64> {
-    threads.iter().map(|&thread| Ok(cpu::run_time_ns(thread)?)).sum()
-}
+/// A directory without pins: what is asked for is what the daemon itself has attached.
+const NO_PINS: &str = "/sys/fs/bpf/no-such-directory";
 
-/// CPU clocks of both sides.
-struct Reading {
+/// What others count, at one moment.
+struct Survey {
     at: Instant,
-    server: ServerTime,
-    server_napi_ns: u64,
-    generator_ns: u64,
+    halted_us: Option<u64>,
+    counters: Counters,
+    drops: Drops,
 }
 
-impl Reading {
-    fn since(&self, first: &Self, outcome: Outcome) -> Measured {
+/// Shares of the time between two surveys, and what was dropped in it.
+struct Around {
+    spun: Option<f64>,
+    halted: Option<f64>,
+    /// Busy, idle and asleep.
+    worker: Option<[f64; 3]>,
+    drops: Drops,
+}
+
+impl Survey {
+    fn since(&self, first: &Self) -> Around {
         let wall_ns = (self.at - first.at).as_nanos() as f64;
-        let server_ns = (self.server.pinned_ns - first.server.pinned_ns + self.server_napi_ns
-            - first.server_napi_ns) as f64;
-        let generator_ns = (self.generator_ns - first.generator_ns) as f64;
-        let other_ns = self.server.other_ns.saturating_sub(first.server.other_ns) as f64;
-        Measured {
-            outcome,
-            server_busy: server_ns / wall_ns,
-            generator_busy: generator_ns / wall_ns,
-            cpu_s: (server_ns + generator_ns + other_ns) / 1e9,
+        let share = |now_ns: u64, then_ns: u64| now_ns.saturating_sub(then_ns) as f64 / wall_ns;
+        let both = |now: Option<u64>, then: Option<u64>| Some((now?, then?));
+        let spun = both(self.counters.spun_ns, first.counters.spun_ns);
+        let halted = both(self.halted_us, first.halted_us);
+        let worker = self.counters.worker.zip(first.counters.worker);
+        Around {
+            spun: spun.map(|(now, then)| share(now, then)),
+            halted: halted.map(|(now, then)| share(now * 1_000, then * 1_000)),
+            worker: worker.map(|(now, then)| {
+                let (busy, idle) = (share(now.busy_ns, then.busy_ns), share(now.idle_ns, then.idle_ns));
+                [busy, idle, (1.0 - busy - idle).max(0.0)]
+            }),
+            drops: Drops {
+                link: self.drops.link.saturating_sub(first.drops.link),
+                kernel_udp: self.drops.kernel_udp.saturating_sub(first.drops.kernel_udp),
+                daemon: self.drops.daemon.saturating_sub(first.drops.daemon),
+            },
         }
     }
+}
+
+/// Packets an interface dropped, in both directions (proc_pid_net(5), `/proc/net/dev`).
+fn link_drops(namespace: &Namespace, interface: &str) -> Result<u64> {
+    let path = "/proc/thread-self/net/dev";
+    let text =
+        namespace.run(|| std::fs::read_to_string(path))?.with_context(|| format!("cannot read {path}"))?;
+    drops_in(&text, interface).with_context(|| format!("{path} does not say what {interface} dropped"))
+}
+
+fn drops_in(text: &str, interface: &str) -> Option<u64> {
+    let fields =
+        text.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
+    let fields: Vec<u64> = fields.split_whitespace().map_while(|field| field.parse().ok()).collect();
+    // Received: bytes, packets, errs, drop, fifo, frame, compressed, multicast; sent: the same up to drop.
+    Some(fields.get(3)? + fields.get(11)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_interface_dropped_is_its_own() {
+        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop ...\n\
+                    dpr1-1: 10 2 0 3 0 0 0 0 20 4 0 5 0 0 0 0\n dpr1-10: 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(drops_in(text, "dpr1-1"), Some(8));
+        assert_eq!(drops_in(text, "lo"), None);
+    }
 
     #[test]
     fn the_configuration_is_one_that_the_daemon_takes() {

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use dataplane::testbed::redirect::Redirect;
-use dataplane::testbed::{ChildGuard, Daemon, cpu};
+use dataplane::testbed::{ChildGuard, Daemon, Namespace, cpu};
 
+use super::sysctl::Sysctl;
 use crate::generator::{Expect, Reflector};
 
 /// One of the systems compared.
@@ -46,8 +47,27 @@ pub(super) enum Running {
     Reflect(Reflector, Redirect),
     /// The daemon.
     Dataplane(Daemon),
-    /// memcached.
-    Memcached(ChildGuard),
+    /// memcached, and the kernel's busy polling where it is on.
+    Memcached(ChildGuard, Option<Sysctl>),
+}
+
+/// What a system counts by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    /// Nanoseconds of polling without work; `None` where nobody counts them.
+    pub(super) spun_ns: Option<u64>,
+    /// The daemon's worker by its own clock.
+    pub(super) worker: Option<WorkerTime>,
+    /// Packets and requests it dropped.
+    pub(super) drops: u64,
+}
+
+/// Nanoseconds of a worker in polls. It books a sleep when it wakes, so that one from before would count as well:
+/// what is left of the time it was asleep.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WorkerTime {
+    pub(super) busy_ns: u64,
+    pub(super) idle_ns: u64,
 }
 
 impl Running {
@@ -55,26 +75,51 @@ impl Running {
         match self {
             Self::Reflect(..) => System::Reflect,
             Self::Dataplane(_) => System::Dataplane,
-            Self::Memcached(_) => System::Memcached,
+            Self::Memcached(..) => System::Memcached,
         }
     }
 
-    /// CPU time of its threads: those pinned to the server's core, and all others.
-    pub(super) fn run_time_ns(&mut self, core: usize) -> Result<ServerTime> {
-        let pid = match self {
-            Self::Reflect(reflector, _) => {
-                let pinned_ns = cpu::thread_run_time_ns(std::process::id(), reflector.thread_id())?;
-                return Ok(ServerTime { pinned_ns, other_ns: 0 });
-            }
+    /// Its process, and its threads that are pinned to the server's core.
+    pub(super) fn threads(&mut self, core: usize) -> Result<(u32, Vec<u32>)> {
+        let process = match self {
+            Self::Reflect(reflector, _) => return Ok((std::process::id(), vec![reflector.thread_id()])),
             Self::Dataplane(daemon) => daemon.child().pid(),
-            Self::Memcached(child) => child.pid(),
+            Self::Memcached(child, _) => child.pid(),
         };
-        let all_ns = cpu::run_time_ns(pid)?;
-        let mut pinned_ns = 0;
-        for thread in cpu::threads_pinned_to(pid, core)? {
-            pinned_ns += cpu::thread_run_time_ns(pid, thread)?;
-        }
-        Ok(ServerTime { pinned_ns, other_ns: all_ns.saturating_sub(pinned_ns) })
+        Ok((process, cpu::threads_pinned_to(process, core)?))
+    }
+
+    /// What it has counted so far. Not for the measured part of a slot: asking the daemon costs the generator's core.
+    pub(super) fn counters(&mut self, namespace: &Namespace) -> Result<Counters> {
+        Ok(match self {
+            Self::Reflect(reflector, _) => {
+                Counters { spun_ns: Some(reflector.spun_ns()), ..Counters::default() }
+            }
+            Self::Dataplane(daemon) => {
+                let workers = daemon.status(namespace)?.workers;
+                let sum = |figure: fn(&dataplane::control::status::WorkerStatus) -> u64| {
+                    workers.iter().map(figure).sum::<u64>()
+                };
+                let idle_ns = sum(|worker| worker.idle_ns);
+                Counters {
+                    spun_ns: Some(idle_ns),
+                    worker: Some(WorkerTime { busy_ns: sum(|worker| worker.busy_ns), idle_ns }),
+                    drops: sum(|worker| worker.drops.values().sum()),
+                }
+            }
+            // What it polls, the kernel polls for it, and does not count.
+            Self::Memcached(_, polling) => {
+                Counters { spun_ns: polling.is_none().then_some(0), ..Counters::default() }
+            }
+        })
+    }
+
+    /// How the daemon's XDP program and sockets run: `native, copy`.
+    pub(super) fn mode(&mut self, namespace: &Namespace) -> Result<Option<String>> {
+        let Self::Dataplane(daemon) = self else { return Ok(None) };
+        let status = daemon.status(namespace)?;
+        let queue = status.queues.first();
+        Ok(queue.map(|queue| format!("{}, {}", queue.xdp_mode, queue.copy_mode)))
     }
 
     /// What it printed, for an error that needs it.
@@ -82,7 +127,7 @@ impl Running {
         let output = match self {
             Self::Reflect(..) => return String::new(),
             Self::Dataplane(daemon) => daemon.child().output(),
-            Self::Memcached(child) => child.output(),
+            Self::Memcached(child, _) => child.output(),
         };
         format!("; it said:\n{}", output.trim_end())
     }
@@ -91,17 +136,10 @@ impl Running {
         match self {
             Self::Reflect(reflector, _redirect) => reflector.stop(),
             Self::Dataplane(daemon) => Ok(daemon.stop().map(|_| ())?),
-            Self::Memcached(mut child) => {
+            Self::Memcached(mut child, _polling) => {
                 child.kill();
                 Ok(())
             }
         }
     }
-}
-
-/// CPU time of a server's threads.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ServerTime {
-    pub(super) pinned_ns: u64,
-    pub(super) other_ns: u64,
 }
