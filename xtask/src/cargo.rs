@@ -62,6 +62,11 @@ impl Programs {
         Ok(Self { directory: target_directory()?.join("release") })
     }
 
+    /// True when it was built.
+    pub(crate) fn has(&self, program: &str) -> bool {
+        self.directory.join(program).is_file()
+    }
+
     /// Becomes one of them: signals and the exit code are its own.
     pub(crate) fn exec(&self, program: &str, arguments: Vec<OsString>) -> Result<()> {
         let path = self.directory.join(program);

@@ -3,6 +3,7 @@
 
 mod build_ebpf;
 mod cargo;
+mod licences;
 mod packages;
 mod setup;
 mod steps;
@@ -52,7 +53,7 @@ enum Command {
     #[command(after_help = "Example: cargo xtask status --json\nArguments go to `dataplane steer status`.")]
     Status(Passed),
     /// Serves real items past the kernel's stack on this machine alone, and proves it.
-    #[command(after_help = "Example: sudo -E cargo xtask demo --seconds 10 --json")]
+    #[command(after_help = "Example: sudo -E env \"PATH=$PATH\" cargo xtask demo --seconds 10 --json")]
     Demo {
         /// Seconds of load.
         #[arg(long)]
@@ -62,9 +63,9 @@ enum Command {
         json: bool,
     },
     /// Runs every test there is, privileged ones included.
-    #[command(after_help = "Example: sudo -E cargo xtask test --quick")]
+    #[command(after_help = "Example: sudo -E env \"PATH=$PATH\" cargo xtask test --quick")]
     Test {
-        /// Shorter fuzzing and fewer rounds; everything still runs.
+        /// 5 seconds for each fuzz target instead of 20; everything else runs as ever.
         #[arg(long)]
         quick: bool,
         /// Steps to run, by the first word of their names; all of them without this.
@@ -72,9 +73,11 @@ enum Command {
         only: Vec<String>,
     },
     /// Measures: `bench udp` and whatever else `bench --help` names.
-    #[command(after_help = "Example: sudo -E cargo xtask bench udp --quick --json\nArguments go to `bench`.")]
+    #[command(
+        after_help = "Example: sudo -E env \"PATH=$PATH\" cargo xtask bench udp --quick --json\nArguments go to `bench`."
+    )]
     Bench(Passed),
-    /// Formatting, clippy and, where it is installed, cargo-deny.
+    /// Formatting, clippy, licences and, where cargo-deny is installed, advisories.
     #[command(after_help = "Example: cargo xtask lint")]
     Lint,
 }
@@ -110,12 +113,7 @@ fn run(command: Command) -> Result<()> {
         Command::Status(passed) => steer("status", passed),
         Command::Demo { seconds, json } => demo(seconds, json),
         Command::Test { quick, only } => suite::test(quick, &only),
-        Command::Bench(passed) => {
-            setup::require_root("network namespaces, XDP and AF_XDP")?;
-            setup::run(setup::Profile::Bench)?;
-            let programs = cargo::build_release()?;
-            programs.exec("bench", passed.arguments)
-        }
+        Command::Bench(passed) => bench(passed),
         Command::Lint => suite::lint(),
     }
 }
@@ -126,6 +124,39 @@ fn steer(command: &str, passed: Passed) -> Result<()> {
     let mut arguments: Vec<OsString> = vec!["steer".into(), command.into()];
     arguments.extend(passed.arguments);
     programs.exec("dataplane", arguments)
+}
+
+fn bench(passed: Passed) -> Result<()> {
+    if asks_for_help(&passed.arguments) {
+        // Help needs neither root nor a build; the program's own is shown where it was built.
+        let programs = cargo::Programs::find()?;
+        if programs.has("bench") {
+            return programs.exec("bench", passed.arguments);
+        }
+        println!("{BENCH_HELP}");
+        return Ok(());
+    }
+    setup::require_root("network namespaces, XDP and AF_XDP")?;
+    setup::run(setup::Profile::Bench)?;
+    let programs = cargo::build_release()?;
+    programs.exec("bench", passed.arguments)
+}
+
+/// What can be said of `bench` before it is built.
+const BENCH_HELP: &str = "\
+Usage: cargo xtask bench <COMMAND>
+
+Commands:
+  udp   Compares raw AF_XDP reflection, the daemon and memcached over UDP
+  demo  Serves real items past the kernel's stack and proves it
+
+Options of each are shown by `cargo xtask bench <COMMAND> --help` once `bench` is built:
+  cargo build --release --package bench";
+
+fn asks_for_help(arguments: &[OsString]) -> bool {
+    let first = arguments.first();
+    first.is_none_or(|first| first == "help")
+        || arguments.iter().any(|argument| argument == "--help" || argument == "-h")
 }
 
 fn demo(seconds: Option<f64>, json: bool) -> Result<()> {
@@ -140,4 +171,17 @@ fn demo(seconds: Option<f64>, json: bool) -> Result<()> {
         arguments.push("--json".into());
     }
     programs.exec("bench", arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_is_asked_for_in_every_usual_way() {
+        let asks =
+            |line: &str| asks_for_help(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>());
+        assert!(asks("") && asks("help udp") && asks("udp --help") && asks("udp -h") && asks("--help"));
+        assert!(!asks("udp --quick"));
+    }
 }

@@ -49,6 +49,8 @@ pub(crate) const BENCH: &[Package] =
 pub(crate) const TEST: &[Package] = &[
     program("memcached", "memcached", "is what the memcached client is tested against"),
     program("g++", "g++", "compiles libFuzzer for the fuzz targets"),
+    program("ethtool", "ethtool", "tells `doctor` the offloads of a NIC, which its tests look at"),
+    program("util-linux", "taskset", "pins kernel threads in the tests of sockets"),
 ];
 
 /// To build the XDP program where the distribution has a Rust with its library's source, and LLVM to match it.

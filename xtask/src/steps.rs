@@ -48,11 +48,22 @@ impl Steps {
         })
     }
 
-    /// The closing line.
+    /// The closing lines.
     pub(crate) fn finish(&self) {
         let seconds = self.start.elapsed().as_secs_f64();
-        println!("{} passed, 0 failed ({} steps, {seconds:.0} s)", self.passed, self.done);
+        let plural = if self.done == 1 { "" } else { "s" };
+        println!("{} step{plural} in {seconds:.0} s", self.done);
+        // Alone on its line: that is what machines look for.
+        println!("{} passed, 0 failed", self.passed);
     }
+}
+
+/// What a command printed.
+pub(crate) struct Output {
+    /// On standard output.
+    pub stdout: String,
+    /// On both streams, as it came.
+    pub all: String,
 }
 
 /// One step under way.
@@ -65,12 +76,12 @@ pub(crate) struct Step<'a> {
 
 impl Step<'_> {
     /// Runs a command to its end; its output is collected, and shown if it fails. Tests it reports are counted.
-    pub(crate) fn command(&mut self, command: &mut Command) -> Result<String> {
+    pub(crate) fn command(&mut self, command: &mut Command) -> Result<Output> {
         let shown = display(command);
         let (output, success, status) = self.collect(command)?;
         if !success {
             eprintln!();
-            let lines: Vec<&str> = output.lines().collect();
+            let lines: Vec<&str> = output.all.lines().collect();
             let skipped = lines.len().saturating_sub(OUTPUT_LINES_MAX);
             if skipped > 0 {
                 eprintln!("... {skipped} lines ...");
@@ -80,7 +91,7 @@ impl Step<'_> {
             }
             bail!("`{shown}` failed ({status})");
         }
-        self.tests += passed_tests(&output).unwrap_or(0);
+        self.tests += passed_tests(&output.all).unwrap_or(0);
         Ok(output)
     }
 
@@ -89,38 +100,49 @@ impl Step<'_> {
         self.tests
     }
 
-    fn collect(&self, command: &mut Command) -> Result<(String, bool, String)> {
+    fn collect(&self, command: &mut Command) -> Result<(Output, bool, String)> {
         let shown = display(command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // What is read and shown again has neither colours nor bars in it.
+        command
+            .env("NO_COLOR", "1")
+            .env("CARGO_TERM_COLOR", "never")
+            .env("CARGO_TERM_PROGRESS_WHEN", "never");
         let mut child = command.spawn().with_context(|| format!("cannot run `{shown}`"))?;
-        let (sender, receiver) = mpsc::channel::<Vec<u8>>();
-        let streams: [Box<dyn Read + Send>; 2] = [
-            Box::new(child.stdout.take().context("no standard output")?),
-            Box::new(child.stderr.take().context("no standard error")?),
+        let (sender, receiver) = mpsc::channel::<(bool, Vec<u8>)>();
+        let streams: [(bool, Box<dyn Read + Send>); 2] = [
+            (true, Box::new(child.stdout.take().context("no standard output")?)),
+            (false, Box::new(child.stderr.take().context("no standard error")?)),
         ];
-        for mut stream in streams {
+        for (is_stdout, mut stream) in streams {
             let sender = sender.clone();
             std::thread::spawn(move || {
                 let mut buffer = vec![0; 64 * 1024];
                 while let Ok(length @ 1..) = stream.read(&mut buffer) {
-                    if sender.send(buffer[..length].to_vec()).is_err() {
+                    if sender.send((is_stdout, buffer[..length].to_vec())).is_err() {
                         break;
                     }
                 }
             });
         }
         drop(sender);
-        let mut output = Vec::new();
+        let (mut stdout, mut all) = (Vec::new(), Vec::new());
         loop {
             match receiver.recv_timeout(Duration::from_millis(500)) {
-                Ok(piece) => output.extend_from_slice(&piece),
+                Ok((is_stdout, piece)) => {
+                    if is_stdout {
+                        stdout.extend_from_slice(&piece);
+                    }
+                    all.extend_from_slice(&piece);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.tick();
         }
         let status = child.wait().with_context(|| format!("cannot wait for `{shown}`"))?;
-        Ok((String::from_utf8_lossy(&output).into_owned(), status.success(), status.to_string()))
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok((Output { stdout: text(stdout), all: text(all) }, status.success(), status.to_string()))
     }
 
     fn tick(&self) {
@@ -148,7 +170,8 @@ fn passed_tests(output: &str) -> Option<u64> {
         let counted = if let Some(rest) = line.strip_prefix("test result: ok. ") {
             rest.split(' ').next()
         } else if line.starts_with("Summary [") {
-            line.split(" tests run: ").nth(1).and_then(|rest| rest.split(' ').next())
+            // "12 tests run:", "1 test run:".
+            line.split(" run: ").nth(1).and_then(|rest| rest.split(' ').next())
         } else {
             None
         };
@@ -170,7 +193,22 @@ mod tests {
         assert_eq!(passed_tests(libtest), Some(7));
         let nextest = "------------\n     Summary [   1.2s] 12 tests run: 12 passed, 0 skipped\n";
         assert_eq!(passed_tests(nextest), Some(12));
+        assert_eq!(passed_tests("     Summary [   0.2s] 1 test run: 1 passed, 9 skipped\n"), Some(1));
         assert_eq!(passed_tests("Finished `dev` profile"), None);
+    }
+
+    #[test]
+    fn streams_are_told_apart_and_have_no_colours() {
+        let mut steps = Steps::new(1);
+        let script = "echo told; echo noise >&2; echo $NO_COLOR";
+        steps
+            .run("streams", |step| {
+                let output = step.command(Command::new("sh").args(["-c", script]))?;
+                assert_eq!(output.stdout, "told\n1\n");
+                assert!(output.all.contains("noise"), "{}", output.all);
+                Ok(())
+            })
+            .expect("it runs");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::{Programs, cargo, release_build, root, target_directory};
+use crate::licences;
 use crate::packages::find_program;
 use crate::setup;
 use crate::steps::{Step, Steps};
@@ -28,9 +29,11 @@ const CHECKS: &[Check] = &[
     ("clippy: all targets, warnings are errors", |step, _| clippy(step)),
     ("tests: workspace, privileged ones included", |step, _| tests(step)),
     ("doctests: examples in the documentation", |step, _| doctests(step)),
+    ("licences: every dependency's, against deny.toml", |_, _| licences()),
     ("docs: rustdoc, warnings are errors", |step, _| docs(step)),
     ("ebpf: XDP program from source, and its verdicts", |step, _| ebpf(step)),
     ("fuzz: every target", |step, budget| fuzz(step, budget.quick)),
+    ("table: memory table's benchmark, smoke", |step, _| table(step)),
     ("bench: udp, smoke", |step, _| bench(step)),
     ("demo: 3 seconds", |step, _| demo(step)),
 ];
@@ -53,16 +56,19 @@ pub(crate) fn test(quick: bool, only: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Formatting, clippy and licences.
+/// Formatting, clippy, licences and advisories.
 pub(crate) fn lint() -> Result<()> {
     setup::run(setup::Profile::Build)?;
     let deny = find_program("cargo-deny");
-    let mut steps = Steps::new(2 + usize::from(deny));
+    let mut steps = Steps::new(3 + usize::from(deny));
     steps.run("format", format)?;
     steps.run("clippy", clippy)?;
+    steps.run("licences and sources", |_| licences())?;
     if deny {
         let check = |step: &mut Step<'_>| step.command(cargo().args(["deny", "check"])).map(|_| ());
-        steps.run("licences and advisories (cargo-deny)", check)?;
+        steps.run("advisories, bans (cargo-deny)", check)?;
+    } else {
+        eprintln!("not looked at: advisories; `cargo install --locked cargo-deny`, then run this again");
     }
     steps.finish();
     Ok(())
@@ -85,6 +91,8 @@ fn tests(step: &mut Step<'_>) -> Result<()> {
     let mut command = cargo();
     if find_program("cargo-nextest") {
         command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        // What failed comes last, where it is not cut off, and what passed does not fill the log.
+        command.args(["--status-level", "fail", "--final-status-level", "fail", "--failure-output", "final"]);
     } else {
         command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--examples", "--no-fail-fast"]);
     }
@@ -93,6 +101,20 @@ fn tests(step: &mut Step<'_>) -> Result<()> {
 
 fn doctests(step: &mut Step<'_>) -> Result<()> {
     step.command(cargo().args(["test", "--workspace", "--doc"])).map(|_| ())
+}
+
+/// Licences and sources as cargo-deny would look at them, without cargo-deny, whose build takes minutes.
+fn licences() -> Result<()> {
+    let metadata = licences::metadata_command(&mut cargo()).output().context("cannot run cargo metadata")?;
+    ensure!(
+        metadata.status.success(),
+        "cargo metadata failed: {}",
+        String::from_utf8_lossy(&metadata.stderr).trim()
+    );
+    let policy = root().join("deny.toml");
+    let policy =
+        std::fs::read_to_string(&policy).with_context(|| format!("cannot read {}", policy.display()))?;
+    licences::check(&metadata.stdout, &policy)
 }
 
 fn docs(step: &mut Step<'_>) -> Result<()> {
@@ -120,7 +142,7 @@ fn fuzz(step: &mut Step<'_>, quick: bool) -> Result<()> {
     ensure!(package.join("fuzz/Cargo.toml").is_file(), "dataplane/fuzz has no fuzz targets");
     let target = target_directory()?.join("fuzz");
     let listed = step.command(fuzz_command(&package).arg("list"))?;
-    let targets: Vec<&str> = listed.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let targets: Vec<&str> = listed.stdout.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if targets.is_empty() {
         bail!("dataplane/fuzz has no fuzz targets");
     }
@@ -166,12 +188,33 @@ fn fuzz_command(package: &Path) -> Command {
     command
 }
 
+fn table(step: &mut Step<'_>) -> Result<()> {
+    let arguments = ["bench", "--package", "dataplane", "--bench", "table", "--", "--smoke"];
+    let output = step.command(cargo().args(arguments))?;
+    ensure!(output.stdout.lines().any(|line| !line.trim().is_empty()), "the benchmark printed no figure");
+    Ok(())
+}
+
+/// Three systems, two operations, three numbers of requests under way.
+const BENCH_ROWS: usize = 3 * 2 * 3;
+
 fn bench(step: &mut Step<'_>) -> Result<()> {
     let programs = release(step)?;
     let output = step.command(programs.command("bench").args(["udp", "--quick", "--json"]))?;
-    let report = last_line_json(&output)?;
-    for key in ["rows", "ratios"] {
-        ensure!(report.get(key).is_some(), "bench udp --json has no `{key}`");
+    check_bench(&last_line_json(&output.stdout)?)
+}
+
+fn check_bench(report: &serde_json::Value) -> Result<()> {
+    let rows = report["rows"].as_array().context("bench udp --json has no `rows`")?;
+    ensure!(rows.len() >= BENCH_ROWS, "bench udp has {} rows of {BENCH_ROWS}", rows.len());
+    for row in rows {
+        for key in ["outstanding", "rps", "rps_per_cpu_s", "p50_us", "p99_us", "p999_us"] {
+            ensure!(row[key].as_f64().is_some_and(|figure| figure > 0.0), "bench udp: no {key} in {row}");
+        }
+    }
+    for key in ["get_over_reflect", "get_over_memcached", "p50_over_memcached"] {
+        let ratio = report["ratios"][key].as_f64();
+        ensure!(ratio.is_some_and(|ratio| ratio > 0.0), "bench udp says {key} = {ratio:?}");
     }
     Ok(())
 }
@@ -179,7 +222,7 @@ fn bench(step: &mut Step<'_>) -> Result<()> {
 fn demo(step: &mut Step<'_>) -> Result<()> {
     let programs = release(step)?;
     let output = step.command(programs.command("bench").args(["demo", "--seconds", "3", "--json"]))?;
-    let report = last_line_json(&output)?;
+    let report = last_line_json(&output.stdout)?;
     for key in ["wrong", "missing", "frames_lost", "kernel_udp_in_datagrams", "kernel_udp_no_ports"] {
         ensure!(report[key] == 0, "the demo says {key} = {}", report[key]);
     }
@@ -193,7 +236,46 @@ fn release(step: &mut Step<'_>) -> Result<Programs> {
     Programs::find()
 }
 
-fn last_line_json(output: &str) -> Result<serde_json::Value> {
-    let line = output.lines().rfind(|line| line.starts_with('{')).context("no JSON on the last line")?;
-    serde_json::from_str(line).with_context(|| format!("this is no JSON: {line}"))
+/// The last line of standard output, which is to be one JSON object.
+fn last_line_json(stdout: &str) -> Result<serde_json::Value> {
+    let line = stdout.lines().last().context("nothing on standard output")?;
+    let value: serde_json::Value =
+        serde_json::from_str(line).with_context(|| format!("the last line is no JSON: {line}"))?;
+    ensure!(value.is_object(), "the last line is no JSON object: {line}");
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_has_to_be_the_very_last_line() {
+        assert_eq!(last_line_json("noise\n{\"a\": 1}\n").expect("it is")["a"], 1);
+        for stdout in ["", "{\"a\": 1}\ndone\n", "[1]\n", "1\n"] {
+            last_line_json(stdout).expect_err(stdout);
+        }
+    }
+
+    #[test]
+    fn a_benchmark_without_figures_does_not_pass() {
+        let row = json!({
+            "outstanding": 1, "rps": 1.0, "rps_per_cpu_s": 1.0, "p50_us": 1.0, "p99_us": 1.0, "p999_us": 1.0
+        });
+        let good = json!({
+            "rows": vec![row.clone(); BENCH_ROWS],
+            "ratios": { "get_over_reflect": 0.8, "get_over_memcached": 3.0, "p50_over_memcached": 0.5 }
+        });
+        check_bench(&good).expect("all is there");
+        let changed = |pointer: &str, value: serde_json::Value| {
+            let mut report = good.clone();
+            *report.pointer_mut(pointer).expect("it is there") = value;
+            report
+        };
+        check_bench(&changed("/rows", json!(vec![row; BENCH_ROWS - 1]))).expect_err("a row too few");
+        check_bench(&changed("/rows/3/rps", json!(null))).expect_err("no figure");
+        check_bench(&changed("/ratios/get_over_reflect", json!(null))).expect_err("no ratio");
+    }
 }
