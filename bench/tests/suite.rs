@@ -7,13 +7,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use dataplane::testbed::{ChildGuard, TemporaryDirectory, daemon, wait_until};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 /// A short comparison of what needs no daemon.
 fn udp() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
     command.args(["udp", "--json", "--without", "dataplane"]);
     command
+}
+
+/// What a terminal does: the whole process group gets the signal, a child that is just running `ip` as well.
+fn press_ctrl_c(pid: u32) {
+    let group = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    rustix::process::kill_process_group(group, Signal::INT).expect("it runs");
 }
 
 /// Namespaces that a process made and that are still there.
@@ -61,9 +67,11 @@ fn ctrl_c_leaves_nothing_behind() {
             Ok((namespaces_of(pid).len() == 2).then_some(()))
         })
         .expect("made");
-    bench.signal(Signal::INT).expect("it runs");
+    press_ctrl_c(pid);
     let status = bench.wait_for_end(Duration::from_secs(10)).expect("it ends by itself");
     assert_eq!(status.code(), Some(1), "{}", bench.output());
+    // By itself, not because an `ip` was killed under it.
+    assert!(bench.output().contains("interrupted"), "{}", bench.output());
     assert_eq!(namespaces_of(pid), Vec::<String>::new());
 }
 
@@ -84,7 +92,7 @@ fn ctrl_c_under_load_leaves_nothing_of_the_demo_behind() {
         .collect();
     assert!(!processes_in(&numbers).is_empty(), "the daemon runs in one of them");
 
-    demo.signal(Signal::INT).expect("it runs");
+    press_ctrl_c(pid);
     let status = demo.wait_for_end(Duration::from_secs(20)).expect("it ends by itself");
     assert_eq!(status.code(), Some(1), "{}", demo.output());
     assert!(demo.output().contains("interrupted"), "{}", demo.output());

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
@@ -21,6 +21,9 @@ const NAMESPACE_DIRECTORY: &str = "/run/netns";
 const PREFIX: &str = "dp-";
 /// Where bpffs is mounted.
 const BPFFS: &CStr = c"/sys/fs/bpf";
+
+/// How often an `ip` that was killed is started again; each Ctrl-C kills one at most.
+const IP_KILLED_MAX: u32 = 2;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static SWEEP: Once = Once::new();
@@ -78,22 +81,7 @@ impl Namespace {
     /// # Errors
     /// [`TestbedError::Command`] with what `ip` said of the first that failed.
     pub fn ip_batch(&self, lines: &str) -> Result<(), TestbedError> {
-        let mut command = ip_command();
-        command.args(["-n", &self.name, "-batch", "-"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(TestbedError::io("start `ip`"))?;
-        let mut stdin = child.stdin.take().expect("standard input was piped");
-        stdin.write_all(lines.as_bytes()).map_err(TestbedError::io("talk to `ip -batch`"))?;
-        drop(stdin);
-        let output = child.wait_with_output().map_err(TestbedError::io("wait for `ip -batch`"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(TestbedError::Command {
-            command: format!("ip -n {} -batch -", self.name),
-            status: output.status.to_string(),
-            output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        })
+        ip_with_input(&["-n", &self.name, "-batch", "-"], lines).map(|_| ())
     }
 
     /// Runs `work` on a thread of its own inside the namespace. Sockets it makes stay in the namespace wherever
@@ -204,29 +192,39 @@ fn mount_bpffs() -> Result<(), TestbedError> {
     rustix::mount::mount(c"bpf", BPFFS, c"bpf", MountFlags::empty(), None::<&CStr>).map_err(failed)
 }
 
-/// `ip` in a process group of its own: a Ctrl-C at the terminal is for the program that uses this, which lets what
-/// it has begun come to its end and then takes it away.
-fn ip_command() -> Command {
-    let mut command = Command::new("ip");
-    command.process_group(0);
-    command
-}
-
 /// Runs `ip`.
 fn ip(arguments: &[&str]) -> Result<String, TestbedError> {
-    let output = ip_command()
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(TestbedError::io("start `ip` (package iproute2)"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    ip_with_input(arguments, "")
+}
+
+/// Runs `ip` in a process group of its own: a Ctrl-C at the terminal is for the program that uses this, which lets
+/// what it has begun come to its end and then takes it away.
+fn ip_with_input(arguments: &[&str], input: &str) -> Result<String, TestbedError> {
+    let mut killed = 0;
+    loop {
+        let mut command = Command::new("ip");
+        command.args(arguments).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(TestbedError::io("start `ip` (package iproute2)"))?;
+        let mut stdin = child.stdin.take().expect("standard input was piped");
+        // One that failed before it has read everything says why by itself.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().map_err(TestbedError::io("wait for `ip`"))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        // A child is in our group until it has left it, and a signal of that moment kills it before it becomes `ip`.
+        if output.status.signal().is_some() && killed < IP_KILLED_MAX {
+            killed += 1;
+            continue;
+        }
+        return Err(TestbedError::Command {
+            command: format!("ip {}", arguments.join(" ")),
+            status: output.status.to_string(),
+            output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        });
     }
-    Err(TestbedError::Command {
-        command: format!("ip {}", arguments.join(" ")),
-        status: output.status.to_string(),
-        output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
 }
 
 /// Deletes the namespaces of runs that are dead.
