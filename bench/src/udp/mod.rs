@@ -172,11 +172,12 @@ fn preload(rig: &mut Rig, running: &mut Running) -> Result<()> {
     if signals::caught() {
         bail!("interrupted; everything is cleaned up");
     }
-    if outcome.wrong > 0 || outcome.missing > 0 || outcome.replies != u64::from(KEYS) {
+    // A late reply has stored its item as well.
+    let stored = outcome.replies + outcome.late;
+    if outcome.wrong > 0 || outcome.missing > 0 || stored != u64::from(KEYS) {
         bail!(
-            "storing {KEYS} items in {}: {} replies, {} wrong, {} missing{}",
+            "storing {KEYS} items in {}: {stored} replies, {} wrong, {} missing{}",
             system.name(),
-            outcome.replies,
             outcome.wrong,
             outcome.missing,
             running.last_words(),

@@ -162,12 +162,16 @@ impl fmt::Display for Report {
              way the generator's core runs the server's NAPI, above that a thread on the server's core does; lost: \
              requests without a reply, below them who counted a drop (warm-up included). generator-bound: it is not \
              shown that the server's core was 95 % busy; under-filled: less than 95 % of the requests were under way on \
-             average; disturbed: over 10 % of the server's core was somebody else's"
+             average; disturbed: over 10 % of the server's core was somebody else's; late: replies after 100 ms, in no other figure"
         )
     }
 }
 
 fn figures(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
+    let mut notes: Vec<String> = row.notes().into_iter().map(str::to_owned).collect();
+    if row.late > 0 {
+        notes.push(format!("{} late", row.late));
+    }
     let share = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.0}%", share * 100.0));
     writeln!(
         f,
@@ -187,7 +191,7 @@ fn figures(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
         share(row.server_busy),
         share(Some(row.generator_busy)),
         row.missing,
-        row.notes().join(", "),
+        notes.join(", "),
     )
 }
 
