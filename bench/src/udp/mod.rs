@@ -12,6 +12,7 @@ mod report;
 mod rig;
 mod row;
 mod settings;
+mod survey;
 mod sysctl;
 mod systems;
 
@@ -29,11 +30,11 @@ pub use clocks::Where;
 pub use provenance::{Machine, Parameters, Provenance};
 pub use ratios::{Details, Ratio, Ratios, Target, Verdict};
 pub use report::Report;
-pub use rig::Drops;
 use rig::Rig;
 pub use row::Row;
 use row::Sample;
 use settings::{Setting, Stage};
+pub use survey::Drops;
 use systems::Running;
 pub use systems::System;
 

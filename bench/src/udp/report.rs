@@ -225,7 +225,8 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::super::clocks::Where;
-    use super::super::rig::{Drops, Measured};
+    use super::super::rig::Measured;
+    use super::super::survey::Drops;
     use super::*;
     use crate::generator::Outcome;
     use crate::hiccup::Gaps;

@@ -6,21 +6,20 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use dataplane::port::Port;
 use dataplane::port::xsk::{self, Opened, XskConfig, XskPort, XskQueue};
 use dataplane::steer::{self, inspect::SteerStatus};
 use dataplane::testbed::redirect::Redirect;
-use dataplane::testbed::{ChildGuard, Daemon, Namespace, UdpCounters, VethPair, cpu, daemon, napi};
-use serde::Serialize;
+use dataplane::testbed::{ChildGuard, Daemon, Namespace, VethPair, cpu, daemon, napi};
 
-use super::awake;
 use super::clocks::{Clocks, Spent, Watched, Where};
 use super::settings::{NapiBy, Setting};
+use super::survey::{Drops, Survey};
 use super::sysctl::Sysctl;
-use super::systems::{Counters, Running, System};
+use super::systems::{Running, System};
 use crate::client::Client;
 use crate::generator::{Endpoint, Flow, Generator, Load, Outcome, Reflector};
 
@@ -53,25 +52,6 @@ pub(super) struct Measured {
     pub(super) place: Where,
     /// What was dropped on the way, by those who count it.
     pub(super) drops: Drops,
-}
-
-/// Packets that somebody counted as dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Drops {
-    /// By veth, either end, either direction: a ring was full.
-    pub link: u64,
-    /// By the server's kernel UDP stack: a socket's buffer was full.
-    pub kernel_udp: u64,
-    /// By the daemon, for any reason.
-    pub daemon: u64,
-}
-
-impl Drops {
-    /// All of them.
-    #[must_use]
-    pub fn sum(&self) -> u64 {
-        self.link + self.kernel_udp + self.daemon
-    }
 }
 
 #[derive(Debug)]
@@ -188,13 +168,13 @@ impl Rig {
             napi: self.server_napi.clone(),
             server: running.threads(self.server_core)?,
         };
-        let before = self.survey(running)?;
+        let before = Survey::make(running, &self.pair, self.server_core)?;
         let mut readings = Vec::new();
         let outcome = self.generator.run(load, &mut || {
             readings.push(Clocks::read(&watched)?);
             Ok(())
         })?;
-        let after = self.survey(running)?;
+        let after = Survey::make(running, &self.pair, self.server_core)?;
         let [first, last] = &readings[..] else { bail!("interrupted; everything is cleaned up") };
         let lost = self.generator.frames_lost();
         ensure!(lost == 0, "the generator lost {lost} frames");
@@ -237,20 +217,6 @@ impl Rig {
         });
         let ours = ours.with_context(|| format!("the kernel knows no steering program on {interface}"))?;
         Ok(ours.ns_per_packet)
-    }
-
-    /// What is counted by others, read before and after a run, since asking costs time on the generator's core.
-    fn survey(&self, running: &mut Running) -> Result<Survey> {
-        let counters = running.counters(&self.pair.right)?;
-        let link = link_drops(&self.pair.left, &self.pair.left_end.interface)?
-            + link_drops(&self.pair.right, &self.pair.right_end.interface)?;
-        let kernel_udp = UdpCounters::read(&self.pair.right)?.in_errors;
-        Ok(Survey {
-            at: Instant::now(),
-            halted_us: awake::halted_us(self.server_core),
-            counters,
-            drops: Drops { link, kernel_udp, daemon: counters.drops },
-        })
     }
 
     fn start_reflector(&self) -> Result<Running> {
@@ -359,74 +325,9 @@ fn open(namespace: &Namespace, interface: &str) -> Result<Opened> {
 /// A directory without pins: what is asked for is what the daemon itself has attached.
 const NO_PINS: &str = "/sys/fs/bpf/no-such-directory";
 
-/// What others count, at one moment.
-struct Survey {
-    at: Instant,
-    halted_us: Option<u64>,
-    counters: Counters,
-    drops: Drops,
-}
-
-/// Shares of the time between two surveys, and what was dropped in it.
-struct Around {
-    spun: Option<f64>,
-    halted: Option<f64>,
-    /// Busy, idle and asleep.
-    worker: Option<[f64; 3]>,
-    drops: Drops,
-}
-
-impl Survey {
-    fn since(&self, first: &Self) -> Around {
-        let wall_ns = (self.at - first.at).as_nanos() as f64;
-        let share = |now_ns: u64, then_ns: u64| now_ns.saturating_sub(then_ns) as f64 / wall_ns;
-        let both = |now: Option<u64>, then: Option<u64>| Some((now?, then?));
-        let spun = both(self.counters.spun_ns, first.counters.spun_ns);
-        let halted = both(self.halted_us, first.halted_us);
-        let worker = self.counters.worker.zip(first.counters.worker);
-        Around {
-            spun: spun.map(|(now, then)| share(now, then)),
-            halted: halted.map(|(now, then)| share(now * 1_000, then * 1_000)),
-            worker: worker.map(|(now, then)| {
-                let (busy, idle) = (share(now.busy_ns, then.busy_ns), share(now.idle_ns, then.idle_ns));
-                [busy, idle, (1.0 - busy - idle).max(0.0)]
-            }),
-            drops: Drops {
-                link: self.drops.link.saturating_sub(first.drops.link),
-                kernel_udp: self.drops.kernel_udp.saturating_sub(first.drops.kernel_udp),
-                daemon: self.drops.daemon.saturating_sub(first.drops.daemon),
-            },
-        }
-    }
-}
-
-/// Packets an interface dropped, in both directions (proc_pid_net(5), `/proc/net/dev`).
-fn link_drops(namespace: &Namespace, interface: &str) -> Result<u64> {
-    let path = "/proc/thread-self/net/dev";
-    let text =
-        namespace.run(|| std::fs::read_to_string(path))?.with_context(|| format!("cannot read {path}"))?;
-    drops_in(&text, interface).with_context(|| format!("{path} does not say what {interface} dropped"))
-}
-
-fn drops_in(text: &str, interface: &str) -> Option<u64> {
-    let fields =
-        text.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
-    let fields: Vec<u64> = fields.split_whitespace().map_while(|field| field.parse().ok()).collect();
-    // Received: bytes, packets, errs, drop, fifo, frame, compressed, multicast; sent: the same up to drop.
-    Some(fields.get(3)? + fields.get(11)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_an_interface_dropped_is_its_own() {
-        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop ...\n\
-                    dpr1-1: 10 2 0 3 0 0 0 0 20 4 0 5 0 0 0 0\n dpr1-10: 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1\n";
-        assert_eq!(drops_in(text, "dpr1-1"), Some(8));
-        assert_eq!(drops_in(text, "lo"), None);
-    }
 
     #[test]
     fn the_configuration_is_one_that_the_daemon_takes() {

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::clocks::Where;
-use super::rig::{Drops, Measured};
+use super::rig::Measured;
 use super::settings::Stage;
+use super::survey::Drops;
 use super::systems::System;
 use crate::hiccup::Gaps;
 use crate::latency::{median, spread};
