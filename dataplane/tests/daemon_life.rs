@@ -289,6 +289,17 @@ fn an_adopted_program_in_another_mode_is_refused_or_told_of() {
     let address = ADMIN.parse().expect("an address");
     let metrics = rig.pair.right.run(|| http_get(address, "/metrics")).expect("entered").expect("an answer");
     assert!(metrics.contains("fell_back=\"true\""), "{metrics}");
+
+    // The log of a program that another process loaded is read too.
+    let mut client = rig.client(Family::V4);
+    client.set("key", b"value");
+    daemon.freeze().expect("it runs");
+    client.ask_until("get key\r\n", UNAVAILABLE, SOON);
+    daemon.thaw().expect("it is there");
+    wait_until("the program telling of it", SOON, || {
+        Ok(daemon.child().output().contains("the worker has not beaten").then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error}; the daemon said {}", daemon.child().output()));
     assert!(daemon.stop().unwrap_or_else(|error| panic!("{error}")).success());
     let unloaded = rig.command(&[&["steer", "unload", "--json"][..], &target].concat());
     let json: serde_json::Value = serde_json::from_slice(&unloaded.stdout).expect("one object");
