@@ -266,3 +266,58 @@ fn account(metrics: &WorkerMetrics, taken: usize, elapsed_ns: u64) {
         metrics.idle_ns.add(elapsed_ns);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::config::ChecksumPolicy;
+    use crate::port::sim::{Faults, SimConfig, SimPort, SimQueue, simulated};
+    use crate::table::memory::{MemoryTable, MemoryTableConfig};
+    use crate::worker::Shard;
+
+    fn lane(seed: u64) -> Bypass<SimPort, SimQueue> {
+        let (_, port, owner) = simulated(seed, SimConfig::default(), Faults::default()).expect("memory");
+        Bypass::new(port, owner, ChecksumPolicy::Verify)
+    }
+
+    #[test]
+    fn a_failure_says_which_lane_of_its_number_it_was() {
+        let (to_worker, commands) = mpsc::channel();
+        let (events, happened) = mpsc::channel();
+        let config = MemoryTableConfig { capacity_bytes: 8 << 20, ..MemoryTableConfig::default() };
+        let table = MemoryTable::new(config).expect("memory for a small table");
+        let shard = Shard::new(vec![], Box::new(table), Arc::default());
+        let mut worker = Worker::new(vec![lane(1)], None, shard);
+        let mut driver = Driver {
+            number: 3,
+            idle: Idle::Busy,
+            beat: Box::new(|_| {}),
+            lane_beats: vec![None],
+            lane_generations: vec![0],
+            commands,
+            wake: Wake::new().expect("an eventfd"),
+            companion_wake: None,
+            events,
+        };
+        let fail = |driver: &mut Driver<SimPort, SimQueue>, lane| {
+            let reason = io::Error::from_raw_os_error(libc::ENODEV);
+            driver.lane_failed(lane, PortError::Down { interface: "eth1".to_owned(), queue: 0, reason });
+            match happened.try_recv() {
+                Ok(Event::LaneFailed { worker: 3, lane, generation, .. }) => (lane, generation),
+                other => panic!("it tells of a failure: {other:?}"),
+            }
+        };
+        assert_eq!(fail(&mut driver, 0), (0, 0));
+        for (number, generation) in [(0, 1), (2, 1), (0, 2)] {
+            let lane = Box::new(lane(generation));
+            let replace = Command::ReplaceLane { number, generation, lane, beat: Box::new(|_| {}) };
+            to_worker.send(replace).expect("the driver is there");
+            assert!(!driver.obey(&mut worker), "it goes on");
+        }
+        assert_eq!(fail(&mut driver, 0), (0, 2), "the lane in service, not one before it");
+        assert_eq!(fail(&mut driver, 2), (2, 1));
+    }
+}
