@@ -306,6 +306,16 @@ impl From<aya::programs::ProgramError> for SteerError {
     }
 }
 
+/// What became of loading: whatever went wrong there while a capability is missing, the capability comes first. aya asks
+/// the kernel what it can do before it loads anything, and takes "not permitted" for "cannot": the error that follows
+/// from that names neither.
+pub(super) fn loading<T>(result: Result<T, SteerError>) -> Result<T, SteerError> {
+    result.map_err(|error| match missing_capabilities() {
+        missing if missing.is_empty() => error,
+        missing => SteerError::NotPermitted { action: "loading the XDP program", missing },
+    })
+}
+
 fn not_permitted(action: &'static str, source: &io::Error) -> Option<SteerError> {
     let missing = missing_capabilities();
     match source.raw_os_error() {

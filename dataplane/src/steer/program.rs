@@ -11,6 +11,7 @@ use dataplane_ebpf::verdict::{Action, Verdict};
 use libbpf_rs::query::{LinkInfo, LinkTypeInfo};
 
 use super::attach::{self, Attached, AttachedMode, Interface};
+use super::error::loading;
 use super::heartbeat::HeartbeatMap;
 use super::maps::{Flows, Maps, Plain};
 use super::object::object;
@@ -57,6 +58,10 @@ struct Loaded {
 
 impl Loaded {
     fn load() -> Result<Self, SteerError> {
+        loading(Self::try_load())
+    }
+
+    fn try_load() -> Result<Self, SteerError> {
         let bytes = object()?;
         let mut object = EbpfLoader::new().load(&bytes)?;
         let program: &mut Xdp =
