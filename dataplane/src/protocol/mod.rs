@@ -5,7 +5,9 @@
 //! | [`digits`] | numbers as digits |
 //! | [`output`] | where replies go, and how much room there is |
 //! | [`memcached`] | classic text, meta, over datagrams and over streams |
+//! | [`resp`] | Redis's: requests and replies of versions 2 and 3 |
 
 pub mod digits;
 pub mod memcached;
 pub mod output;
+pub mod resp;

@@ -1,0 +1,41 @@
+//! RESP, the protocol of Redis: versions 2 and 3, and inline commands.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`parse`] | one request out of a buffer: its [`Arguments`], incomplete, or an error with Redis's own text |
+//! | [`inline`] | requests as people type them: words and quotes |
+//! | [`number`] | integers, as Redis reads them |
+//! | [`encode`] | replies, in either version |
+//!
+//! The source is Redis's protocol specification and, for what bad input gets, the behaviour of Redis 7.0;
+//! `dataplane/tests/resp_differential.rs` asks both.
+
+pub mod encode;
+pub mod inline;
+pub mod number;
+pub mod parse;
+
+pub use parse::Arguments;
+
+use crate::limits::VALUE_BYTES_MAX;
+
+/// Longest argument, in bytes: the longest value (Redis's `proto-max-bulk-len`).
+pub const BULK_BYTES_MAX: usize = VALUE_BYTES_MAX;
+
+/// Most arguments of a request, the command's name included.
+pub const ARGUMENTS_MAX: usize = 1 << 20;
+
+/// Longest inline request (Redis's `PROTO_INLINE_MAX_SIZE`).
+pub const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Longest line with a count or a length. Redis reads as many bytes as of an inline request before it gives up; there is
+/// no sense in that, and it is searched again for every byte that comes.
+pub const NUMBER_LINE_BYTES_MAX: usize = 1024;
+
+/// Longest request, in bytes: it has to lie in one piece. The longest argument fits, with many short ones around it.
+pub const REQUEST_BYTES_MAX: usize = 2 << 20;
+
+/// Most bytes that a connection may have to hold unread: a request, behind which a line is not known yet to be too long.
+pub const INPUT_BYTES_MAX: usize = REQUEST_BYTES_MAX + NUMBER_LINE_BYTES_MAX + 4;
+
+const _: () = assert!(BULK_BYTES_MAX + 2 * LINE_BYTES_MAX <= REQUEST_BYTES_MAX);
