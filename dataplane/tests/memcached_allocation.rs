@@ -8,6 +8,13 @@ use dataplane::memory::Placement;
 use dataplane::metrics::WorkerMetrics;
 use dataplane::protocol::memcached::Memcached;
 use dataplane::protocol::memcached::conversation::roomy_setup;
+use dataplane::protocol::memcached::reply::ReplyBuffer;
+use dataplane::protocol::memcached::session::Session;
+use dataplane::protocol::memcached::stream::{Next, Progress, Stream};
+use dataplane::protocol::resp::encode::{Encoder, Version};
+use dataplane::protocol::resp::inline::Scratch;
+use dataplane::protocol::resp::parse::{Parsed, Place, parse};
+use dataplane::request::Origin;
 use dataplane::service::{Context, Datagram, Replies, Service, Via};
 use dataplane::table::Table;
 use dataplane::table::memory::{MemoryTable, MemoryTableConfig};
@@ -162,4 +169,76 @@ fn nothing_is_allocated_for_a_request() {
         assert_eq!(ask(message, &mut replies), 0, "{message}");
     }
     assert_eq!(replies.datagrams - stored, messages.len() + 100_000 / 1392, "each was answered");
+}
+
+#[test]
+fn nothing_is_allocated_for_a_stream() {
+    let config = MemoryTableConfig { capacity_bytes: 4 << 20, ..MemoryTableConfig::default() };
+    let mut table =
+        MemoryTable::new(MemoryTableConfig { item_bytes_max: 200_000, ..config }).expect("a table");
+    let metrics = WorkerMetrics::default();
+    let (mut session, mut stream) = (Session::new(&roomy_setup()), Stream::default());
+    let mut output = ReplyBuffer::new(8192);
+    let value = "x".repeat(3000);
+    // Pipelined, with values in pieces, replies that wait for room, and refusals.
+    let messages = format!(
+        "set a 0 0 3000\r\n{value}\r\nget a nope a a a a a\r\nmg a v c t\r\nms b 3 T9\r\nabc\r\nincr a 1\r\nstats\r\n\
+         set a 0 0 300000\r\n{}\r\nbogus\r\ngat 0\r\n",
+        "y".repeat(300_000)
+    );
+    let (mut replied_bytes, mut waits) = (0, 0);
+    for piece in [messages.len(), 1000] {
+        let (mut start, mut end) = (0, 0);
+        while start < messages.len() {
+            end = messages.len().min(end.max(start) + piece);
+            loop {
+                let mut context = Context { now: Now::default(), table: &mut table, metrics: &metrics };
+                let before = ALLOCATIONS.get();
+                let Progress { consumed, next } = stream.advance(
+                    &mut session,
+                    &mut context,
+                    Origin(7),
+                    200_000,
+                    &messages.as_bytes()[start..end],
+                    &mut output,
+                );
+                assert_eq!(ALLOCATIONS.get() - before, 0, "at {start}");
+                start += consumed;
+                replied_bytes += output.len();
+                output.clear();
+                match next {
+                    Next::Room { .. } => waits += 1,
+                    Next::Input { .. } => break,
+                    Next::Close => panic!("it closes at {start}"),
+                }
+            }
+        }
+    }
+    assert!(replied_bytes > 40_000 && waits > 2, "{replied_bytes} bytes, {waits} waits");
+}
+
+#[test]
+fn nothing_is_allocated_for_a_resp_request() {
+    let requests = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\nab\r\nset k \"quoted \\x41\"\r\n*0\r\n*1\r\n$-1\r\n";
+    let (mut scratch, mut place) = (Scratch::default(), Place::default());
+    let mut output = ReplyBuffer::new(1024);
+    let before = ALLOCATIONS.get();
+    let (mut start, mut arguments_total) = (0, 0);
+    loop {
+        match parse(&requests[start..], &mut place, &mut scratch) {
+            Parsed::Request(arguments, bytes) => {
+                arguments_total += arguments.map(|argument| usize::from(!argument.is_empty())).sum::<usize>();
+                Encoder::new(&mut output, Version::Three).integer(bytes as i64);
+                start += bytes;
+            }
+            Parsed::Nothing(bytes) => start += bytes,
+            Parsed::Invalid(error) => {
+                Encoder::new(&mut output, Version::Two).protocol_error(error);
+                break;
+            }
+            Parsed::Incomplete(_) => panic!("the last is refused"),
+        }
+    }
+    assert_eq!((ALLOCATIONS.get() - before, arguments_total), (0, 6));
+    assert!(output.as_bytes().ends_with(b"-ERR Protocol error: invalid bulk length\r\n"));
 }
