@@ -338,6 +338,17 @@ fn two_messages_in_a_datagram_are_none() {
 }
 
 #[test]
+fn the_shortest_replies_wait_for_room_too() {
+    for (command, reply) in
+        [("gat 0\r\n", "END\r\n"), ("get nope\r\n", "END\r\n"), ("mn\r\n", "MN\r\n"), ("\n", "ERROR\r\n")]
+    {
+        let mut stream = Conversation::new(ModelTable::new(), setup(OUTPUT_BYTES_MIN));
+        let replies = stream.say(NOW, command.repeat(OUTPUT_BYTES_MIN).as_bytes());
+        assert_eq!(String::from_utf8(replies).expect("text"), reply.repeat(OUTPUT_BYTES_MIN), "{command:?}");
+    }
+}
+
+#[test]
 fn the_largest_value_goes_over_a_stream() {
     let mut stream = Conversation::new(ModelTable::new(), setup(OUTPUT_BYTES_ENOUGH));
     let key = "k".repeat(KEY_BYTES_MAX);

@@ -9,6 +9,7 @@ use super::command::{Command, Exptime, Get};
 use super::parse::{Incomplete, MESSAGE_BYTES_MAX, Parsed, line_bytes_max, parse};
 use super::reply::lines;
 use super::session::{self, Executed, Session};
+use super::statistics::STATISTICS_BYTES_MAX;
 use super::token::{Line, Tokens};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::metrics::DropReason;
@@ -29,7 +30,13 @@ pub const INPUT_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 /// Most bytes of a connection's place: there may be very many connections.
 const STREAM_BYTES_MAX: usize = 32;
 
-const _: () = assert!(size_of::<Stream>() <= STREAM_BYTES_MAX);
+const _: () = {
+    assert!(size_of::<Stream>() <= STREAM_BYTES_MAX);
+    assert!(OUTPUT_BYTES_MIN >= STATISTICS_BYTES_MAX);
+    // A meta reply repeats a key and an opaque, and tells six numbers.
+    assert!(OUTPUT_BYTES_MIN >= 2 * KEY_BYTES_MAX + 4 * session::LINE_BYTES_MAX);
+    assert!(OUTPUT_BYTES_ENOUGH >= VALUE_BYTES_MAX + 2 * KEY_BYTES_MAX + 4 * session::LINE_BYTES_MAX);
+};
 
 /// How far a call came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +128,9 @@ impl Stream {
     /// one piece; `item_bytes_max` bounds key and value together; `origin` is what later replies come back under.
     ///
     /// An output of less than [`OUTPUT_BYTES_ENOUGH`] answers what it cannot hold with an error line.
+    ///
+    /// # Panics
+    /// When the output's capacity is below [`OUTPUT_BYTES_MIN`].
     pub fn advance(
         &mut self,
         session: &mut Session,
@@ -130,7 +140,7 @@ impl Stream {
         input: &[u8],
         output: &mut impl Output,
     ) -> Progress {
-        debug_assert!(output.capacity() >= OUTPUT_BYTES_MIN, "an output that holds no error line");
+        assert!(output.capacity() >= OUTPUT_BYTES_MIN, "an output in which some replies never fit");
         let mut server = Server { session, context, origin, item_bytes_max };
         let mut consumed = 0;
         loop {

@@ -19,38 +19,33 @@ pub(super) fn get<O: Output>(exchange: &mut Exchange<'_, '_, O>, command: &mut G
     let touch = command.touch.map(|exptime| exptime.expiry(context.now));
     let (mut hits, mut misses) = (0, 0);
     let mut keys = command.keys;
-    let mut executed = Executed::Done;
-    loop {
-        let left = keys;
-        let Some(key) = keys.next() else { break };
-        // The end has its room kept from the first key on.
-        let around_bytes = ITEM_LINE_BYTES_MAX + key.len() + lines::END.len();
-        let value_bytes_max = reply.room().checked_sub(around_bytes);
-        let read = request::Get { touch, value_bytes_max, ..request::Get::default() };
-        let missing_bytes = match value_bytes_max {
-            None => around_bytes,
-            Some(_) => match context.table.submit(context.now, &origin.request(key, Op::Get(read))) {
-                Submission::Done(Reply::Value(item)) => {
-                    hits += 1;
-                    push_item(*reply, key, &item, command.cas);
-                    continue;
-                }
-                Submission::Done(Reply::NoRoom { value_bytes }) => around_bytes + value_bytes,
-                Submission::Done(_) => {
-                    misses += 1;
-                    continue;
-                }
-                Submission::Pending => return Executed::Pending,
-            },
+    let executed = loop {
+        command.keys = keys;
+        let Some(key) = keys.next() else {
+            if reply.room() < lines::END.len() {
+                break Executed::Full { bytes: lines::END.len() };
+            }
+            reply.push(lines::END);
+            break Executed::Done;
         };
-        command.keys = left;
-        executed = Executed::Full { bytes: missing_bytes };
-        break;
-    }
+        let line_bytes = ITEM_LINE_BYTES_MAX + key.len();
+        let Some(value_bytes_max) = reply.room().checked_sub(line_bytes) else {
+            break Executed::Full { bytes: line_bytes };
+        };
+        let read = request::Get { touch, value_bytes_max: Some(value_bytes_max), ..request::Get::default() };
+        match context.table.submit(context.now, &origin.request(key, Op::Get(read))) {
+            Submission::Done(Reply::Value(item)) => {
+                hits += 1;
+                push_item(*reply, key, &item, command.cas);
+            }
+            Submission::Done(Reply::NoRoom { value_bytes }) => {
+                break Executed::Full { bytes: line_bytes + value_bytes };
+            }
+            Submission::Done(_) => misses += 1,
+            Submission::Pending => break Executed::Pending,
+        }
+    };
     count_read(context, hits, misses);
-    if executed == Executed::Done {
-        reply.push(lines::END);
-    }
     executed
 }
 

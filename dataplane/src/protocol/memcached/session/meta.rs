@@ -101,9 +101,11 @@ pub(super) fn store<O: Output>(
     let joins = mode.joins();
     let compare_cas = match mode {
         StoreMode::Add => None,
-        // Here, and not for a set, memcached takes 0 for "no CAS".
         StoreMode::Set | StoreMode::Replace => meta.compare_cas,
-        _ => meta.compare_cas.filter(|&cas| cas != 0),
+        // Here, and not for a set, memcached takes 0 for "no CAS".
+        StoreMode::Append | StoreMode::Prepend | StoreMode::Range { .. } => {
+            meta.compare_cas.filter(|&cas| cas != 0)
+        }
     };
     let op = Op::Store(request::Store {
         mode,
