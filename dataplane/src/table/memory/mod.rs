@@ -9,7 +9,7 @@
 //! | `reclaim` | making room: which item leaves, which is moved, how much of that one request may cause |
 //! | `read`, `write`, `arithmetic` | what requests do |
 //! | `sweep` | expired and flushed items, found in the background |
-//! | `scan` | stable cursors over all keys |
+//! | `scan` | stable cursors over all keys, and a key at random |
 //! | `verify` | the invariants of all of the above, checked by walking the whole table |
 //!
 //! After construction nothing is allocated, nothing grows and nothing fails for want of room: a full table evicts.
