@@ -40,9 +40,10 @@ impl RealRedis {
                 .spawn()
                 .expect("redis-server did not start: install it (apt-get install redis-server)");
             let mut server = Self { child, address };
-            // Another process may take the port between the two binds: then it exits, and the next port is tried.
+            // Another process may take the port between the two binds: then it exits, and the next port is tried. That
+            // process may be a Redis too, of another test.
             while server.child.try_wait().expect("a child of ours").is_none() {
-                if TcpStream::connect_timeout(&address, DEADLINE).is_ok() {
+                if process_at(address) == Some(server.child.id()) {
                     return server;
                 }
                 assert!(started.elapsed() < DEADLINE, "redis-server does not listen on {address}");
@@ -69,6 +70,16 @@ impl RealRedis {
         }
         replies
     }
+}
+
+/// Which process answers `INFO` there, if one does.
+fn process_at(address: SocketAddr) -> Option<u32> {
+    let mut stream = TcpStream::connect_timeout(&address, DEADLINE).ok()?;
+    stream.set_read_timeout(Some(DEADLINE)).ok()?;
+    stream.write_all(b"INFO server\r\nQUIT\r\n").ok()?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).ok()?;
+    reply.lines().find_map(|line| line.strip_prefix("process_id:"))?.trim().parse().ok()
 }
 
 impl Drop for RealRedis {

@@ -45,9 +45,10 @@ impl RealMemcached {
                 .spawn()
                 .expect("memcached did not start: install it (apt-get install memcached)");
             let mut server = Self { child, address };
-            // Another process may take the port between the two binds: then it exits, and the next port is tried.
+            // Another process may take the port between the two binds: then it exits, and the next port is tried. That
+            // process may be a memcached too, of another test.
             while server.child.try_wait().expect("a child of ours").is_none() {
-                if TcpStream::connect_timeout(&address, DEADLINE).is_ok() {
+                if process_at(address) == Some(server.child.id()) {
                     return server;
                 }
                 assert!(started.elapsed() < DEADLINE, "memcached does not listen on {address}");
@@ -56,6 +57,16 @@ impl RealMemcached {
             assert!(started.elapsed() < DEADLINE, "memcached exits at once: run it by hand to see why");
         }
     }
+}
+
+/// Which process answers `stats` there, if one does.
+fn process_at(address: SocketAddr) -> Option<u32> {
+    let mut stream = TcpStream::connect_timeout(&address, DEADLINE).ok()?;
+    stream.set_read_timeout(Some(DEADLINE)).ok()?;
+    stream.write_all(b"stats\r\nquit\r\n").ok()?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).ok()?;
+    reply.lines().find_map(|line| line.strip_prefix("STAT pid "))?.parse().ok()
 }
 
 impl Drop for RealMemcached {
