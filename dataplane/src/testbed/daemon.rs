@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::{ChildGuard, Namespace, TemporaryDirectory, TestbedError};
+use super::{ChildGuard, Namespace, TemporaryDirectory, TestbedError, wait_until};
 use crate::control::status::StatusReport;
 
 /// Where the test bed's configurations have the admin API: the namespace's own loopback.
@@ -19,6 +19,8 @@ pub const ADMIN: &str = "127.0.0.1:9190";
 const READY_LIMIT: Duration = Duration::from_secs(120);
 /// How long an ordered end may take.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to stand still.
+const FREEZE_LIMIT: Duration = Duration::from_secs(5);
 /// How long the admin API may take to answer.
 const ADMIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -97,12 +99,19 @@ impl Daemon {
         Err(TestbedError::Died { name: "the daemon".to_owned(), status: status.to_string(), output })
     }
 
-    /// Freezes it (SIGSTOP), as a hung worker would be.
+    /// Freezes it (SIGSTOP), as a hung worker would be; returns once each of its threads stands still, which the signal
+    /// alone does not wait for.
     ///
     /// # Errors
-    /// [`TestbedError::Io`] when it is gone.
+    /// [`TestbedError::Io`] when it is gone, [`TestbedError::Deadline`] when it does not stop.
     pub fn freeze(&self) -> Result<(), TestbedError> {
-        self.child.signal(Signal::STOP)
+        self.child.signal(Signal::STOP)?;
+        let tasks = format!("/proc/{}/task", self.child.pid());
+        wait_until("every thread of the daemon to stop", FREEZE_LIMIT, || {
+            let threads = std::fs::read_dir(&tasks).map_err(TestbedError::io(format!("read {tasks}")))?;
+            let stopped = threads.flatten().all(|thread| is_stopped(&thread.path().join("stat")));
+            Ok(stopped.then_some(()))
+        })
     }
 
     /// Lets it go on (SIGCONT).
@@ -112,6 +121,14 @@ impl Daemon {
     pub fn thaw(&self) -> Result<(), TestbedError> {
         self.child.signal(Signal::CONT)
     }
+}
+
+/// Whether a thread's `stat` (proc_pid_stat(5)) says that it was stopped; one that has ended does nothing either.
+fn is_stopped(stat: &Path) -> bool {
+    let Ok(text) = std::fs::read_to_string(stat) else { return true };
+    // The name before it is in parentheses, and may hold any character.
+    let state = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
+    matches!(state, Some("T" | "t" | "Z" | "X"))
 }
 
 /// The daemon's binary: `DATAPLANE_BINARY`, or beside the running program (or one folder up, for tests).
