@@ -102,8 +102,9 @@ fn sigterm_answers_detaches_frees_the_port_and_exits_with_zero() {
         assert!(quiet || !soon_enough, "who answered for a daemon that stands still?");
         Ok(soon_enough.then_some((daemon, client, asked, local, asked_locally)))
     });
-    let (daemon, client, asked, local, asked_locally) = sent.unwrap_or_else(|error| panic!("{error}"));
-    let status = daemon.stop().unwrap_or_else(|error| panic!("{error}"));
+    let (mut daemon, client, asked, local, asked_locally) = sent.unwrap_or_else(|error| panic!("{error}"));
+    // It has been told already; a second signal would end it at once.
+    let status = daemon.child().wait_for_end(SOON).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(status.code(), Some(0));
     assert_eq!(attached(&rig), None);
     let socket = rig.pair.right.run(|| UdpSocket::bind(("0.0.0.0", PORT))).expect("entered");
