@@ -1,0 +1,500 @@
+//! A whole TCP: it takes frames and time, tells a [`Handler`] what they mean, and gives frames to an [`Output`].
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::config::{Config, ConfigError};
+use super::ends::{Ends, Link};
+use super::flow::{Env, Flow, Owed, Pools, Stamps};
+use super::handler::{Closed, FlowId, Handler, Io, Output};
+use super::input::Answer;
+use super::listen::HalfOpen;
+use super::options::OptionsOut;
+use super::output::Turn;
+use super::pool::{Blocks, Chunks, Slab};
+use super::receive::{Assembly, Receiver};
+use super::recovery::Sent;
+use super::secret::Secret;
+use super::segment::{ACK, Header, RST, SYN, Segment, Unusable, write};
+use super::send::Sender;
+use super::sequence::Sequence;
+use super::statistics::{Holdings, Statistics};
+use super::table::{Place, Table};
+use super::time_wait::{Ring, Waiting};
+use super::wheel::Wheel;
+use crate::time::{NS_PER_S, Now};
+
+/// A flow that we closed may be opened anew by us after this long, though late segments are still waited for: by
+/// then its timestamps and its sequence numbers have gone on (RFC 6191).
+const REOPEN_NS: u64 = NS_PER_S;
+
+/// What is secret about a stack; random, and never the same twice.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    /// Keys the table of flows.
+    pub table: u64,
+    /// Keys sequence numbers and cookies.
+    pub sequence: [u64; 2],
+}
+
+/// Why a flow cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// Every flow of `Config::flows` is open.
+    #[error("every flow is open: raise `flows`, or close some")]
+    Full,
+    /// There is a flow between these ends already, or one was closed just now.
+    #[error("there is a flow between these ends: choose another local port")]
+    InUse,
+    /// The link header is no Ethernet header of 14, 18 or 22 bytes with the ethertype of the addresses, or the
+    /// addresses are of two families.
+    #[error("the link header does not fit the addresses")]
+    Link,
+}
+
+/// A whole TCP.
+pub struct Stack {
+    pub(super) config: Config,
+    pub(super) secret: Secret,
+    pub(super) table: Table,
+    pub(super) flows: Slab<Flow>,
+    pub(super) half_open: Slab<HalfOpen>,
+    waiting: Ring,
+    pub(super) wheel: Wheel,
+    pools: Pools,
+    /// Flows with something to do at the next poll, each at most once.
+    queue: VecDeque<u32>,
+    pub(super) statistics: Statistics,
+    pub(super) cookies_until_ns: u64,
+}
+
+impl Stack {
+    /// Makes a stack; the last time it allocates.
+    ///
+    /// # Errors
+    /// When a bound of the configuration does not hold.
+    pub fn new(config: Config, seeds: Seeds) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let records = config.flows + config.half_open + config.waiting;
+        Ok(Self {
+            secret: Secret::new(seeds.sequence),
+            table: Table::new(records, seeds.table),
+            flows: Slab::new(config.flows, Flow::unused(&config)),
+            half_open: Slab::new(config.half_open, HalfOpen::unused()),
+            waiting: Ring::new(config.waiting, config.time_wait_ns),
+            wheel: Wheel::new(config.flows + config.half_open),
+            pools: Pools {
+                blocks: Blocks::new(config.blocks, &Assembly::EMPTY),
+                chunks: Chunks::new(config.chunks, config.chunk_bytes),
+                records: Slab::new(config.segments, Sent::EMPTY),
+            },
+            queue: VecDeque::with_capacity(config.flows),
+            statistics: Statistics::default(),
+            cookies_until_ns: 0,
+            config,
+        })
+    }
+
+    /// Takes one frame. What has to be sent for it is sent by the next [`Stack::poll`], so that one acknowledgement
+    /// answers a batch; only what belongs to no flow is answered at once.
+    pub fn receive<H: Handler, O: Output>(&mut self, now: Now, frame: &[u8], handler: &mut H, out: &mut O) {
+        self.statistics.frames_in += 1;
+        let segment = match Segment::parse(frame, self.config.checksums) {
+            Ok(segment) => segment,
+            Err(reason) => {
+                *match reason {
+                    Unusable::Malformed => &mut self.statistics.malformed,
+                    Unusable::Ipv4Checksum => &mut self.statistics.ipv4_checksum,
+                    Unusable::TcpChecksum => &mut self.statistics.tcp_checksum,
+                } += 1;
+                return;
+            }
+        };
+        let hash = self.table.hash(&segment.ends);
+        match self.find(hash, &segment.ends) {
+            Some(Place::Flow(number)) => self.take_flow_segment(now, &segment, number, handler, out),
+            Some(Place::HalfOpen(number)) => self.take_half_open(now, &segment, number, handler, out),
+            Some(Place::Waiting(number)) => self.take_waiting(now, &segment, number, handler, out),
+            None => self.take_stray(now, &segment, hash, handler, out),
+        }
+    }
+
+    /// Does what time asks for and sends what is to be sent: once after each batch of frames, and when
+    /// [`Stack::next_due_ns`] has come.
+    pub fn poll<H: Handler, O: Output>(&mut self, now: Now, handler: &mut H, out: &mut O) {
+        let now_ns = now.monotonic_ns;
+        while self.waiting.oldest_is_over(now_ns) {
+            self.forget_oldest_waiting();
+        }
+        while let Some(timer) = self.wheel.expire(now_ns) {
+            match timer.checked_sub(self.flows.count() as u32) {
+                Some(number) => self.half_open_is_due(number, now_ns, out),
+                None => {
+                    self.with_flow(now_ns, timer, |flow, env, _| flow.fire(env, out));
+                    self.enqueue(timer);
+                }
+            }
+        }
+        for _ in 0..self.queue.len() {
+            let Some(number) = self.queue.pop_front() else { break };
+            let flow = self.flows.get_mut(number);
+            flow.queued = false;
+            if !flow.live {
+                continue;
+            }
+            let again = self.with_flow(now_ns, number, |flow, env, id| {
+                flow.wake_handler(env, id, handler);
+                flow.transmit(env, out) == Turn::Again || flow.wants_chunks(env)
+            });
+            if again {
+                self.enqueue(number);
+            }
+            self.settle(now_ns, number, handler);
+        }
+    }
+
+    /// When [`Stack::poll`] is wanted next though no frame comes, in nanoseconds of the monotonic clock: 0 is at
+    /// once, `None` is never. It may be a little early, not late.
+    #[must_use]
+    pub fn next_due_ns(&self) -> Option<u64> {
+        if !self.queue.is_empty() {
+            return Some(0);
+        }
+        match (self.wheel.next_ns(), self.waiting.next_ns()) {
+            (Some(timer_ns), Some(waiting_ns)) => Some(timer_ns.min(waiting_ns)),
+            (timer_ns, waiting_ns) => timer_ns.or(waiting_ns),
+        }
+    }
+
+    /// Opens a flow to a peer that frames with this Ethernet header (and VLAN tags) reach. The handler is told with
+    /// [`Handler::opened`], or with [`Handler::closed`] when the peer refuses or does not answer.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect(
+        &mut self,
+        now: Now,
+        link: &[u8],
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Result<FlowId, ConnectError> {
+        let ends = Ends::new(local, peer);
+        let v4 = ends.is_v4();
+        let link = Link::new(link, v4).filter(|_| local.is_ipv4() == peer.is_ipv4());
+        let link = link.ok_or(ConnectError::Link)?;
+        let now_ns = now.monotonic_ns;
+        let hash = self.table.hash(&ends);
+        match self.find(hash, &ends) {
+            Some(Place::Waiting(number)) if now_ns >= self.waiting.get(number).since_ns + REOPEN_NS => {
+                self.forget_waiting(number);
+            }
+            Some(_) => return Err(ConnectError::InUse),
+            None => {}
+        }
+        let number = self.flows.take().ok_or(ConnectError::Full)?;
+        let ours = self.secret.initial_sequence(&ends, now_ns);
+        let sender = Sender::new(&self.config, ours.plus(1), u32::from(self.config.segment_bytes(v4)));
+        let receiver = Receiver::new(Sequence(0), self.config.window_shift());
+        let stamps = self
+            .config
+            .timestamps
+            .then(|| Stamps::new(self.secret.timestamp_offset(&ends), 0, now_ns, Sequence(0)));
+        self.begin(number, hash, |flow| {
+            flow.begin(ends, hash, link, sender, receiver, now_ns);
+            (flow.opening, flow.owed, flow.stamps) = (true, Owed::Now, stamps);
+        });
+        self.statistics.connected += 1;
+        self.enqueue(number);
+        Ok(self.id(number))
+    }
+
+    /// The sending side of a flow, to send, close or abort; `None` when the flow is over. What it is told is done at
+    /// the next poll.
+    pub fn io(&mut self, flow: FlowId) -> Option<Io<'_>> {
+        if !self.is_open(flow) {
+            return None;
+        }
+        self.enqueue(flow.number);
+        let record = self.flows.get_mut(flow.number);
+        Some(Io {
+            sender: &mut record.sender,
+            chunks: &mut self.pools.chunks,
+            send_bytes_max: self.config.send_bytes_max as u32,
+            abort: &mut record.abort,
+        })
+    }
+
+    /// Appends bytes to what is to be sent; returns how many were taken. 0 when the flow is over.
+    pub fn send(&mut self, flow: FlowId, bytes: &[u8]) -> usize {
+        self.io(flow).map_or(0, |mut io| io.send(bytes))
+    }
+
+    /// Shows the handler what it has not taken of a flow, as if something had arrived.
+    pub fn resume<H: Handler>(&mut self, now: Now, flow: FlowId, handler: &mut H) {
+        if self.is_open(flow) {
+            self.with_flow(now.monotonic_ns, flow.number, |flow, env, id| {
+                flow.receiver.need(0);
+                flow.show(env, id, handler);
+            });
+            self.enqueue(flow.number);
+        }
+    }
+
+    /// A router says that a packet of ours was too large (ICMP "fragmentation needed", RFC 1191; ICMPv6 "packet too
+    /// big", RFC 8201). `sequence` is the one quoted: who does not know what is under way is not believed
+    /// (RFC 5927 section 4.1). Returns true when that was news.
+    pub fn packet_too_big(
+        &mut self,
+        now: Now,
+        local: SocketAddr,
+        peer: SocketAddr,
+        sequence: Sequence,
+        mtu_bytes: usize,
+    ) -> bool {
+        let ends = Ends::new(local, peer);
+        let Some(Place::Flow(number)) = self.find(self.table.hash(&ends), &ends) else { return false };
+        let news = self.with_flow(now.monotonic_ns, number, |flow, env, _| {
+            let sender = &flow.sender;
+            let under_way = sequence.since(sender.una) < sender.nxt.since(sender.una);
+            under_way && flow.shrink_path(env, mtu_bytes)
+        });
+        if news {
+            self.statistics.path_shrunk += 1;
+            self.enqueue(number);
+        }
+        news
+    }
+
+    /// What it counted.
+    #[must_use]
+    pub const fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// What it holds now.
+    #[must_use]
+    pub fn holdings(&self) -> Holdings {
+        let blocks: usize = self.config.blocks.iter().map(|class| class.count).sum();
+        let blocks_free: usize = self.pools.blocks.available().iter().sum();
+        Holdings {
+            flows: self.flows.count() - self.flows.available(),
+            half_open: self.half_open.count() - self.half_open.available(),
+            waiting: self.waiting.live(),
+            chunks: self.pools.chunks.count() - self.pools.chunks.available(),
+            segments: self.pools.records.count() - self.pools.records.available(),
+            blocks: blocks - blocks_free,
+        }
+    }
+
+    /// Panics unless everything it keeps count of agrees with what is there: for tests and fuzzing, for it walks
+    /// through all flows.
+    pub fn check(&self) {
+        let holdings = self.holdings();
+        assert_eq!(self.table.used(), holdings.flows + holdings.half_open + holdings.waiting);
+        let (mut flows, mut chunks, mut segments) = (0, 0, 0);
+        for number in 0..self.flows.count() as u32 {
+            let flow = self.flows.get(number);
+            if flow.live {
+                flows += 1;
+                flow.sender.check(&self.pools.records);
+                chunks += flow.sender.chain.count(&self.pools.chunks);
+                segments += flow.sender.board.count() as usize;
+            }
+        }
+        assert_eq!((flows, chunks, segments), (holdings.flows, holdings.chunks, holdings.segments));
+    }
+
+    fn is_open(&self, flow: FlowId) -> bool {
+        let record = self.flows.get(flow.number);
+        record.live && record.generation == flow.generation
+    }
+
+    fn id(&self, number: u32) -> FlowId {
+        FlowId { number, generation: self.flows.get(number).generation }
+    }
+
+    fn find(&self, hash: u32, ends: &Ends) -> Option<Place> {
+        self.table.find(hash, |place| match place {
+            Place::Flow(number) => self.flows.get(number).ends == *ends,
+            Place::HalfOpen(number) => self.half_open.get(number).ends == *ends,
+            Place::Waiting(number) => self.waiting.get(number).ends == *ends,
+        })
+    }
+
+    pub(super) fn half_open_timer(&self, number: u32) -> u32 {
+        self.flows.count() as u32 + number
+    }
+
+    /// Lends a flow together with what it works with.
+    #[inline]
+    pub(super) fn with_flow<R>(
+        &mut self,
+        now_ns: u64,
+        number: u32,
+        work: impl FnOnce(&mut Flow, &mut Env<'_>, FlowId) -> R,
+    ) -> R {
+        let flow = self.flows.get_mut(number);
+        let id = FlowId { number, generation: flow.generation };
+        let mut env =
+            Env { now_ns, config: &self.config, pools: &mut self.pools, statistics: &mut self.statistics };
+        work(flow, &mut env, id)
+    }
+
+    /// A flow begins in a record that was taken.
+    pub(super) fn begin(&mut self, number: u32, hash: u32, begin: impl FnOnce(&mut Flow)) {
+        let flow = self.flows.get_mut(number);
+        begin(flow);
+        flow.live = true;
+        self.table.insert(hash, Place::Flow(number));
+    }
+
+    #[inline]
+    fn enqueue(&mut self, number: u32) {
+        let flow = self.flows.get_mut(number);
+        if !std::mem::replace(&mut flow.queued, true) {
+            self.queue.push_back(number);
+        }
+    }
+
+    /// A segment of an open flow.
+    #[inline]
+    pub(super) fn take_flow_segment<H: Handler, O: Output>(
+        &mut self,
+        now: Now,
+        segment: &Segment<'_>,
+        number: u32,
+        handler: &mut H,
+        out: &mut O,
+    ) {
+        let answer =
+            self.with_flow(now.monotonic_ns, number, |flow, env, id| flow.receive(env, id, segment, handler));
+        if answer == Answer::Reset {
+            self.refuse(segment, out);
+        }
+        self.enqueue(number);
+        if self.flows.get(number).over.is_some() {
+            self.settle(now.monotonic_ns, number, handler);
+        }
+    }
+
+    /// After a flow did something: it is taken away when it is over, or its timer is set.
+    fn settle<H: Handler>(&mut self, now_ns: u64, number: u32, handler: &mut H) {
+        let flow = self.flows.get(number);
+        let Some(reason) = flow.over else {
+            let due_ns = flow.due_ns(&self.config);
+            // A timer that is due too early finds nothing to do and is set again: cheaper than moving it each time.
+            if due_ns < self.wheel.due_ns(number) && due_ns != u64::MAX {
+                self.wheel.set(number, due_ns);
+            }
+            return;
+        };
+        let id = self.id(number);
+        let flow = self.flows.get_mut(number);
+        flow.release(&mut self.pools);
+        flow.live = false;
+        flow.generation = flow.generation.wrapping_add(1);
+        self.table.remove(flow.hash, Place::Flow(number));
+        if reason == Closed::Finished && flow.closed_first {
+            let stamp = flow.stamps.as_ref().map(|stamps| stamps.recent);
+            let waiting =
+                Waiting::new(flow.ends, flow.hash, flow.sender.nxt, flow.receiver.next, stamp, now_ns);
+            self.wait(waiting);
+        }
+        self.wheel.cancel(number);
+        self.flows.give(number);
+        self.statistics.closed[reason.index()] += 1;
+        handler.closed(id, reason);
+    }
+
+    fn wait(&mut self, waiting: Waiting) {
+        while self.waiting.is_full() {
+            self.statistics.waiting_evicted += u64::from(self.forget_oldest_waiting());
+        }
+        let hash = waiting.hash;
+        let number = self.waiting.push(waiting);
+        self.table.insert(hash, Place::Waiting(number));
+    }
+
+    fn forget_oldest_waiting(&mut self) -> bool {
+        let Some((number, waiting)) = self.waiting.pop() else { return false };
+        self.table.remove(waiting.hash, Place::Waiting(number));
+        true
+    }
+
+    fn forget_waiting(&mut self, number: u32) {
+        self.table.remove(self.waiting.get(number).hash, Place::Waiting(number));
+        self.waiting.forget(number);
+    }
+
+    /// TIME-WAIT (RFC 9293 section 3.10.7.4). Resets are passed over (RFC 1337).
+    fn take_waiting<H: Handler, O: Output>(
+        &mut self,
+        now: Now,
+        segment: &Segment<'_>,
+        number: u32,
+        handler: &mut H,
+        out: &mut O,
+    ) {
+        let waiting = *self.waiting.get(number);
+        let stamp = segment.options.timestamps.map(|timestamps| timestamps.value);
+        if segment.flags.opens() && waiting.gives_way_to(segment.sequence, stamp) {
+            self.forget_waiting(number);
+            self.take_syn(now, segment, waiting.hash, handler, out);
+            return;
+        }
+        if segment.has(RST) || segment.length() == 0 {
+            self.statistics.stray += 1;
+            return;
+        }
+        let mut options = OptionsOut::default();
+        if let Some(echo) = waiting.stamp {
+            let offset = self.secret.timestamp_offset(&waiting.ends);
+            options =
+                options.timestamps(Stamps::new(offset, echo, 0, waiting.peers).option(now.monotonic_ns));
+        }
+        let header =
+            Header { sequence: waiting.ours, acknowledgement: waiting.peers, flags: ACK, window: 0, options };
+        self.send_bare(&Link::answering(segment.link), &segment.ends, &header, out);
+    }
+
+    fn take_stray<H: Handler, O: Output>(
+        &mut self,
+        now: Now,
+        segment: &Segment<'_>,
+        hash: u32,
+        handler: &mut H,
+        out: &mut O,
+    ) {
+        if segment.flags.opens() {
+            self.take_syn(now, segment, hash, handler, out);
+        } else if !self.take_cookie(now, segment, hash, handler, out) {
+            self.statistics.stray += 1;
+            if !segment.has(RST) {
+                self.refuse(segment, out);
+            }
+        }
+    }
+
+    /// Answers a segment with a reset (RFC 9293 section 3.10.7.1).
+    pub(super) fn refuse<O: Output>(&mut self, segment: &Segment<'_>, out: &mut O) {
+        let (sequence, acknowledgement, flags) = if segment.has(ACK) {
+            (segment.acknowledgement, Sequence(0), RST)
+        } else {
+            (Sequence(0), segment.sequence.plus(segment.length()), RST | ACK)
+        };
+        let header = Header { sequence, acknowledgement, flags, window: 0, options: OptionsOut::default() };
+        self.statistics.resets_out += 1;
+        self.send_bare(&Link::answering(segment.link), &segment.ends, &header, out);
+    }
+
+    /// Sends a segment without data that belongs to no open flow. Without room it is given up: whoever waits for it
+    /// asks again.
+    pub(super) fn send_bare<O: Output>(&mut self, link: &Link, ends: &Ends, header: &Header, out: &mut O) {
+        debug_assert!(header.flags & (RST | ACK | SYN) != 0);
+        if out.frame(|room| write(room, link, ends, header, 0, |_| ())) {
+            self.statistics.frames_out += 1;
+        } else {
+            self.statistics.no_output += 1;
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Random streams both ways over a wire with faults, between two of our stacks and between ours and smoltcp in both
+//! roles: every byte arrives right, everything ends, and at the end nothing is held any more.
+
+mod tcp_support;
+
+use dataplane::net::tcp::Config;
+use dataplane::net::tcp::pool::Class;
+use proptest::prelude::*;
+use tcp_support::app::{Reader, Stream};
+use tcp_support::ours::Ours;
+use tcp_support::smol::Smol;
+use tcp_support::wire::{Faults, Wire};
+use tcp_support::{CLIENT_MAC, MS, S, SERVER_MAC, client_address, link, run, server_address};
+
+/// Long enough for many time-outs in a row.
+const DEADLINE_NS: u64 = 3_000 * S;
+
+/// A stack small enough that every pool runs out now and then.
+fn small() -> Config {
+    let class = |bytes, count| Class { bytes, count };
+    Config {
+        flows: 16,
+        half_open: 8,
+        waiting: 16,
+        chunks: 64,
+        chunk_bytes: 512,
+        segments: 64,
+        send_bytes_max: 16 << 10,
+        blocks: [class(2 << 10, 8), class(8 << 10, 4), class(32 << 10, 2), class(64 << 10, 1)],
+        window_bytes: 16 << 10,
+        window_slack_bytes: 4 << 10,
+        time_wait_ns: 240 * S,
+        keepalive_ns: 60 * S,
+        stalled_ns: 2_000 * S,
+        close_ns: 2_000 * S,
+        half_open_ns: 200 * S,
+        timeouts_max: 40,
+        ..Config::default()
+    }
+}
+
+fn faults() -> impl Strategy<Value = Faults> {
+    let chance = prop_oneof![3 => Just(0u32), 2 => 1u32..30, 1 => 30u32..150];
+    (chance.clone(), chance.clone(), chance.clone(), chance, 0u64..20 * MS, 10_000u64..30 * MS).prop_map(
+        |(loss, duplicate, corrupt, reorder, reorder_ns, delay_ns)| Faults {
+            loss,
+            duplicate,
+            corrupt,
+            reorder,
+            reorder_ns,
+            delay_ns,
+        },
+    )
+}
+
+fn reader() -> impl Strategy<Value = Reader> {
+    prop_oneof![Just(Reader::Eager), Just(Reader::Lazy), (1usize..20_000).prop_map(Reader::Messages)]
+}
+
+fn bytes() -> impl Strategy<Value = usize> {
+    prop_oneof![2 => 0usize..200, 2 => 0usize..20_000, 1 => 0usize..150_000]
+}
+
+/// Flows, each with what it sends both ways and how both sides read.
+fn flows() -> impl Strategy<Value = Vec<(usize, usize, Reader, Reader)>> {
+    proptest::collection::vec((bytes(), bytes(), reader(), reader()), 1..5)
+}
+
+/// A start of the clock for which initial sequence numbers wrap during the test, more often than not.
+fn start() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(S), any::<u32>().prop_map(|ns| S + u64::from(ns) * 4_000)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn two_of_ours(
+        seed in any::<u64>(),
+        v4 in any::<bool>(),
+        faults in faults(),
+        flows in flows(),
+        start_ns in start(),
+        room in prop_oneof![Just(usize::MAX), 1usize..6],
+        timestamps in any::<bool>(),
+    ) {
+        let mut wire = Wire::new(seed, faults);
+        wire.at_ns = start_ns;
+        let mut server = Ours::new(small(), seed, flows.len());
+        let mut client = Ours::new(Config { timestamps, ..small() }, !seed, flows.len());
+        (server.room, client.room) = (room, room);
+        for (number, &(to_server, to_client, reads_client, reads_server)) in flows.iter().enumerate() {
+            let port = 4_000 + number as u16;
+            let stream_seed = seed ^ number as u64;
+            server.apps.expected.insert(port, Stream::server(stream_seed, to_server, to_client, reads_server));
+            let stream = Stream::client(stream_seed, to_server, to_client, reads_client);
+            let header = link(SERVER_MAC, CLIENT_MAC, v4);
+            client.connect(start_ns, &header, client_address(v4, port), server_address(v4), stream);
+        }
+        run(&mut client, &mut server, &mut wire, start_ns + DEADLINE_NS);
+        client.assert_clean();
+        server.assert_clean();
+    }
+
+    #[test]
+    fn smoltcp_as_client(
+        seed in any::<u64>(),
+        v4 in any::<bool>(),
+        faults in faults(),
+        flows in flows(),
+        window_bytes in prop_oneof![Just(64usize << 10), 100usize..5_000],
+    ) {
+        let mut wire = Wire::new(seed, faults);
+        let mut server = Ours::new(small(), seed, flows.len());
+        let mut client = Smol::new(seed, client_address(v4, 0), false);
+        for (number, &(to_server, to_client, reads_client, reads_server)) in flows.iter().enumerate() {
+            let port = 4_000 + number as u16;
+            let stream_seed = seed ^ number as u64;
+            let reads_client = if reads_client == Reader::Lazy { Reader::Lazy } else { Reader::Eager };
+            server.apps.expected.insert(port, Stream::server(stream_seed, to_server, to_client, reads_server));
+            let stream = Stream::client(stream_seed, to_server, to_client, reads_client);
+            client.connect(client_address(v4, port), server_address(v4), window_bytes, stream);
+        }
+        run(&mut client, &mut server, &mut wire, S + DEADLINE_NS);
+        server.assert_whole();
+        client.streams.iter().for_each(|(_, stream)| stream.assert_whole());
+    }
+
+    #[test]
+    fn smoltcp_as_server(
+        seed in any::<u64>(),
+        v4 in any::<bool>(),
+        faults in faults(),
+        (to_server, to_client, reads_client, lazy) in (bytes(), bytes(), reader(), any::<bool>()),
+        window_bytes in prop_oneof![Just(64usize << 10), 100usize..5_000],
+    ) {
+        let mut wire = Wire::new(seed, faults);
+        let reads_server = if lazy { Reader::Lazy } else { Reader::Eager };
+        let mut server = Smol::new(seed, server_address(v4), true);
+        server.listen(80, window_bytes, Stream::server(seed, to_server, to_client, reads_server));
+        let mut client = Ours::new(small(), seed, 1);
+        let stream = Stream::client(seed, to_server, to_client, reads_client);
+        let header = link(SERVER_MAC, CLIENT_MAC, v4);
+        client.connect(S, &header, client_address(v4, 4_000), server_address(v4), stream);
+        run(&mut client, &mut server, &mut wire, S + DEADLINE_NS);
+        client.assert_whole();
+        server.streams.iter().for_each(|(_, stream)| stream.assert_whole());
+    }
+}
