@@ -134,6 +134,8 @@ pub(super) struct Flow {
     /// Challenge acknowledgements in the second that started then.
     pub(super) challenges: u8,
     pub(super) challenges_ns: u64,
+    /// When its timer in the wheel is due; `u64::MAX` when none is set.
+    pub(super) scheduled_ns: u64,
     pub(super) link: Link,
 }
 
@@ -162,6 +164,7 @@ impl Flow {
             keepalives: 0,
             challenges: 0,
             challenges_ns: 0,
+            scheduled_ns: u64::MAX,
             link: Link::NONE,
         }
     }
@@ -198,6 +201,7 @@ impl Flow {
             keepalives: 0,
             challenges: 0,
             challenges_ns: 0,
+            scheduled_ns: u64::MAX,
             link,
         };
     }
@@ -331,3 +335,6 @@ impl Flow {
         self.sender.release(&mut pools.records, &mut pools.chunks);
     }
 }
+
+/// What a request has to fetch of a flow that is not in the cache: ten lines.
+const _: () = assert!(size_of::<Flow>() <= 640);

@@ -47,6 +47,9 @@ impl Flow {
         }
         self.heard_ns = env.now_ns;
         self.keepalives = 0;
+        if let (Some(stamps), Some(timestamps)) = (&mut self.stamps, segment.options.timestamps) {
+            stamps.take(timestamps.value, segment.sequence, env.now_ns);
+        }
         let link = Link::answering(segment.link);
         if link != self.link {
             self.link = link;
@@ -60,23 +63,21 @@ impl Flow {
 
     /// The first four checks of RFC 9293 section 3.10.7.4, with PAWS before them.
     fn is_acceptable(&mut self, env: &mut Env<'_>, segment: &Segment<'_>) -> bool {
-        if let Some(stamps) = &mut self.stamps {
+        if let Some(stamps) = &self.stamps
+            && !segment.has(RST)
+        {
             match segment.options.timestamps {
-                Some(timestamps) if stamps.is_old(timestamps.value, env.now_ns) && !segment.has(RST) => {
+                Some(timestamps) if stamps.is_old(timestamps.value, env.now_ns) => {
                     env.statistics.old_timestamp += 1;
                     self.challenge(env, segment);
                     return false;
                 }
-                Some(timestamps) if self.receiver.accepts(segment.sequence, segment.length()) => {
-                    stamps.take(timestamps.value, segment.sequence, env.now_ns);
-                }
                 Some(_) => {}
                 // Once agreed on, they are in every segment but a reset (RFC 7323 section 3.2).
-                None if !segment.has(RST) => {
+                None => {
                     env.statistics.old_timestamp += 1;
                     return false;
                 }
-                None => {}
             }
         }
         if !self.receiver.accepts(segment.sequence, segment.length()) && !self.fits_shut_window(segment) {

@@ -65,7 +65,7 @@ pub(super) struct HalfOpen {
     link: Link,
     /// The two initial sequence numbers.
     ours: Sequence,
-    peers: Sequence,
+    pub(super) peers: Sequence,
     offer: Offer,
     since_ns: u64,
     /// Answers sent.

@@ -39,6 +39,8 @@ pub mod congestion;
 pub mod ends;
 mod flow;
 pub mod handler;
+#[cfg(any(test, feature = "testbed"))]
+pub mod hostile;
 mod input;
 mod listen;
 pub mod options;

@@ -139,7 +139,8 @@ impl Receiver {
         let window = self.window();
         let within = |at: Sequence| at.since(self.next) < window;
         if length == 0 {
-            sequence == self.next || within(sequence)
+            // The very end is let in too: there stands whoever has used up the window.
+            sequence.since(self.next) <= window
         } else {
             window > 0 && (within(sequence) || within(sequence.plus(length - 1)))
         }

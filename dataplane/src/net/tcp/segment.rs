@@ -75,10 +75,10 @@ impl<'a> Segment<'a> {
         };
         let v4 = parsed.version == IpVersion::V4;
         // IPv4-mapped addresses are for sockets, never for the wire (RFC 6890): from there they would pass for
-        // IPv4. And TCP knows no groups (RFC 9293 section 3.9.2.3).
+        // IPv4. And TCP knows no groups (RFC 9293 section 3.9.2.3), of Ethernet neither: the source is answered.
         let mapped = |octets: [u8; 16]| octets[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
         if !v4 && (mapped(ends.local.octets()) || mapped(ends.peer.octets()))
-            || parsed.is_link_multicast()
+            || (parsed.destination_mac[0] | parsed.source_mac[0]) & 1 != 0
             || !is_host(ends.local.octets(), v4)
             || !is_host(ends.peer.octets(), v4)
             || ends.peer_port == 0

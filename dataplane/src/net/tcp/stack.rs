@@ -130,7 +130,10 @@ impl Stack {
             match timer.checked_sub(self.flows.count() as u32) {
                 Some(number) => self.half_open_is_due(number, now_ns, out),
                 None => {
-                    self.with_flow(now_ns, timer, |flow, env, _| flow.fire(env, out));
+                    self.with_flow(now_ns, timer, |flow, env, _| {
+                        flow.scheduled_ns = u64::MAX;
+                        flow.fire(env, out);
+                    });
                     self.enqueue(timer);
                 }
             }
@@ -379,11 +382,12 @@ impl Stack {
 
     /// After a flow did something: it is taken away when it is over, or its timer is set.
     fn settle<H: Handler>(&mut self, now_ns: u64, number: u32, handler: &mut H) {
-        let flow = self.flows.get(number);
+        let flow = self.flows.get_mut(number);
         let Some(reason) = flow.over else {
             let due_ns = flow.due_ns(&self.config);
             // A timer that is due too early finds nothing to do and is set again: cheaper than moving it each time.
-            if due_ns < self.wheel.due_ns(number) && due_ns != u64::MAX {
+            if due_ns < flow.scheduled_ns {
+                flow.scheduled_ns = due_ns;
                 self.wheel.set(number, due_ns);
             }
             return;

@@ -42,13 +42,6 @@ impl Wheel {
         }
     }
 
-    /// When a timer is set for, in nanoseconds, rounded up to a tick; `u64::MAX` when it is not.
-    #[inline]
-    pub(super) fn due_ns(&self, timer: u32) -> u64 {
-        let timer = &self.timers[timer as usize];
-        if timer.slot == UNSET { u64::MAX } else { timer.due << TICK_BITS }
-    }
-
     /// Sets or moves a timer.
     pub(super) fn set(&mut self, timer: u32, due_ns: u64) {
         self.cancel(timer);
