@@ -306,13 +306,17 @@ impl Bed {
     fn end(&mut self) {
         self.observer.room = usize::MAX;
         self.reader.appetite = 8;
+        let mut told = None;
         for _ in 0..2_000 {
             self.poll();
             let Some(due_ns) = self.stack.next_due_ns() else { break };
             self.now.monotonic_ns = due_ns.max(self.now.monotonic_ns + NS_PER_MS);
             // Whoever only waits for a peer that never closes is let go.
-            if let Some(mut io) = self.reader.flow.and_then(|flow| self.stack.io(flow)) {
-                io.close();
+            if told != self.reader.flow {
+                told = self.reader.flow;
+                if let Some(mut io) = told.and_then(|flow| self.stack.io(flow)) {
+                    io.close();
+                }
             }
         }
         self.stack.check();

@@ -86,6 +86,11 @@ impl Flow {
                 self.sender.set_limited(true);
                 return Turn::Done;
             }
+            if env.pools.records.available() == 0 {
+                env.statistics.no_segment += 1;
+                // Whoever has segments under way comes again with what answers them, or with its timer.
+                return if self.sender.board.is_empty() { Turn::Again } else { Turn::Done };
+            }
             if !self.transmit_new(env, out, bytes, fin) {
                 return Turn::Again;
             }
@@ -144,7 +149,6 @@ impl Flow {
 
     fn transmit_new<O: Output>(&mut self, env: &mut Env<'_>, out: &mut O, bytes: u32, fin: bool) -> bool {
         if env.pools.records.available() == 0 {
-            env.statistics.no_segment += 1;
             return false;
         }
         let push = bytes > 0 && bytes == self.sender.unsent();
@@ -266,6 +270,10 @@ impl Flow {
 
     /// Does what the timers that are due ask for; what that makes of the flow is sent by [`Flow::transmit`].
     pub(super) fn fire<O: Output>(&mut self, env: &mut Env<'_>, out: &mut O) {
+        if !self.opening {
+            // What arrived since it was set may have settled what it is for.
+            self.sender.set_watch(env.now_ns);
+        }
         let (at_ns, reason) = self.patience_ends_ns(env.config);
         if at_ns <= env.now_ns {
             match reason {
@@ -314,11 +322,11 @@ impl Flow {
     /// RFC 8985 section 7.3: a new segment if there is one, else the last one again.
     fn probe_tail<O: Output>(&mut self, env: &mut Env<'_>, out: &mut O) {
         debug_assert_eq!(self.sender.phase, Phase::Open);
-        if let Some((bytes, fin)) = self.next_new(false) {
-            if self.transmit_new(env, out, bytes, fin) {
-                env.statistics.tail_probes += 1;
-                self.sender.probed(env.now_ns, false);
-            }
+        if let Some((bytes, fin)) = self.next_new(false)
+            && self.transmit_new(env, out, bytes, fin)
+        {
+            env.statistics.tail_probes += 1;
+            self.sender.probed(env.now_ns, false);
             return;
         }
         let sender = &mut self.sender;
