@@ -82,13 +82,14 @@ proptest! {
         flows in flows(),
         start_ns in start(),
         room in prop_oneof![Just(usize::MAX), 1usize..6],
-        timestamps in any::<bool>(),
+        (timestamps, selective, batches) in (any::<bool>(), any::<bool>(), any::<bool>()),
     ) {
         let mut wire = Wire::new(seed, faults);
         wire.at_ns = start_ns;
         let mut server = Ours::new(small(), seed, flows.len());
-        let mut client = Ours::new(Config { timestamps, ..small() }, !seed, flows.len());
+        let mut client = Ours::new(Config { timestamps, selective, ..small() }, !seed, flows.len());
         (server.room, client.room) = (room, room);
+        (server.batches, client.batches) = (batches, !batches);
         for (number, &(to_server, to_client, reads_client, reads_server)) in flows.iter().enumerate() {
             let port = 4_000 + number as u16;
             let stream_seed = seed ^ number as u64;

@@ -118,6 +118,9 @@ pub(crate) struct Ours {
     pub(crate) apps: Apps,
     /// Frames a turn has room for.
     pub(crate) room: usize,
+    /// Frames are kept for the next turn and given as one batch.
+    pub(crate) batches: bool,
+    arrived: Vec<Vec<u8>>,
     /// How many streams there will be.
     pub(crate) streams: usize,
     /// When lazy readers look again.
@@ -133,6 +136,8 @@ impl Ours {
             stack: Stack::new(config, seeds).expect("a good configuration"),
             apps: Apps::default(),
             room: usize::MAX,
+            batches: false,
+            arrived: Vec::new(),
             streams,
             read_again_ns: 3_000_000,
             next_read_ns: None,
@@ -179,6 +184,10 @@ impl Ours {
 
 impl Node for Ours {
     fn deliver(&mut self, at_ns: u64, frame: &[u8]) {
+        if self.batches {
+            self.arrived.push(frame.to_vec());
+            return;
+        }
         let mut out = Frames { frames: std::mem::take(&mut self.answers), room: usize::MAX };
         self.stack.receive(now(at_ns), frame, &mut self.apps, &mut out);
         self.answers = out.frames;
@@ -197,6 +206,9 @@ impl Node for Ours {
             self.next_read_ns = Some(at_ns + self.read_again_ns);
         }
         let mut frames = Frames { frames: std::mem::take(&mut self.answers), room: self.room };
+        let arrived = std::mem::take(&mut self.arrived);
+        let batch: Vec<&[u8]> = arrived.iter().map(|frame| &frame[..]).collect();
+        self.stack.receive_batch(now(at_ns), &batch, &mut self.apps, &mut frames);
         self.stack.poll(now(at_ns), &mut self.apps, &mut frames);
         self.stack.check();
         out.append(&mut frames.frames);

@@ -47,6 +47,8 @@ pub struct Config {
     pub algorithm: Algorithm,
     /// Use timestamps with peers that know them.
     pub timestamps: bool,
+    /// Use selective acknowledgements with peers that know them; without, losses are told by duplicates alone.
+    pub selective: bool,
     /// Time-out before a round trip was measured.
     pub timeout_initial_ns: u64,
     /// Least time that a time-out is longer than the round trip.
@@ -103,6 +105,7 @@ impl Default for Config {
             checksums: ChecksumPolicy::Verify,
             algorithm: Algorithm::Cubic,
             timestamps: true,
+            selective: true,
             timeout_initial_ns: NS_PER_S,
             timeout_min_ns: 20 * NS_PER_MS,
             timeouts_max: 12,

@@ -101,8 +101,9 @@ pub(super) enum Owed {
     Now,
 }
 
-/// A flow.
+/// A flow, on cache lines of its own.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(super) struct Flow {
     pub(super) ends: Ends,
     pub(super) hash: u32,
@@ -120,6 +121,8 @@ pub(super) struct Flow {
     /// Our FIN went out before the peer's came: late segments have to be waited for.
     pub(super) closed_first: bool,
     pub(super) owed: Owed,
+    /// Acknowledgements owed beyond the one: without selective ones a peer counts them (RFC 5681 section 4.2).
+    pub(super) repeats: u8,
     /// Bytes received since the last acknowledgement.
     pub(super) unacknowledged: u32,
     pub(super) receiver: Receiver,
@@ -154,6 +157,7 @@ impl Flow {
             over: None,
             closed_first: false,
             owed: Owed::Nothing,
+            repeats: 0,
             unacknowledged: 0,
             receiver: Receiver::new(Sequence(0), 0),
             sender: Sender::new(config, Sequence(0), u32::from(config.segment_bytes(true))),
@@ -191,6 +195,7 @@ impl Flow {
             over: None,
             closed_first: false,
             owed: Owed::Nothing,
+            repeats: 0,
             unacknowledged: 0,
             receiver,
             sender,
@@ -204,6 +209,18 @@ impl Flow {
             scheduled_ns: u64::MAX,
             link,
         };
+    }
+
+    /// Reads something of each cache line that a segment needs; what it gives means nothing.
+    #[inline]
+    pub(super) fn touch(&self) -> u32 {
+        let stamps = self.stamps.as_ref().map_or(0, |stamps| stamps.recent);
+        let sender = &self.sender;
+        let far =
+            self.heard_ns ^ self.scheduled_ns ^ sender.watch_ns ^ sender.sent_ns ^ sender.trip.least_ns();
+        let near = self.hash ^ self.receiver.next.0 ^ self.receiver.window() ^ sender.una.0 ^ sender.segment;
+        let inner = sender.board.count() ^ sender.chain.bytes() ^ sender.congestion.window();
+        stamps ^ far as u32 ^ near ^ inner ^ u32::from(self.link.octets()[0])
     }
 
     /// What may be promised to the peer.

@@ -167,7 +167,7 @@ pub fn run(input: &[u8]) {
 }
 
 impl Bed {
-    fn segment(&mut self, header: &Header, payload_bytes: usize) -> Vec<u8> {
+    fn segment(&mut self, header: &Header<'_>, payload_bytes: usize) -> Vec<u8> {
         let ends = Ends::new(([10, 0, 0, 2], 4_000).into(), ([10, 0, 0, 1], 80).into());
         let link = Link::new(&LINK, true).expect("a link header");
         let mut frame = vec![0; 4_096];
@@ -208,8 +208,13 @@ impl Bed {
         let stamps = Timestamps { value: 1_000, echo: 0 };
         let options =
             OptionsOut::default().segment_bytes(1_000).window_shift(2).sack_permitted().timestamps(stamps);
-        let syn =
-            Header { sequence: PEER_START, acknowledgement: Sequence(0), flags: SYN, window: 1_000, options };
+        let syn = Header {
+            sequence: PEER_START,
+            acknowledgement: Sequence(0),
+            flags: SYN,
+            window: 1_000,
+            options: &options,
+        };
         let frame = self.segment(&syn, 0);
         self.receive(&frame);
         let options =
@@ -219,7 +224,7 @@ impl Bed {
             acknowledgement: self.observer.next,
             flags: ACK,
             window: 1_000,
-            options,
+            options: &options,
         };
         let frame = self.segment(&ack, 0);
         self.receive(&frame);
@@ -290,7 +295,7 @@ impl Bed {
             out = out.sack(&[block(o1, o2), block(o2, o3)]);
         }
         let header =
-            Header { sequence, acknowledgement, flags, window: u16::from_be_bytes([w0, w1]), options: out };
+            Header { sequence, acknowledgement, flags, window: u16::from_be_bytes([w0, w1]), options: &out };
         let payload_bytes = usize::from(length) * 4;
         let mut frame = self.segment(&header, payload_bytes);
         if let Some((place, bits)) = damage {

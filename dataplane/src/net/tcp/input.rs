@@ -218,6 +218,9 @@ impl Flow {
         }
         self.unacknowledged = self.unacknowledged.saturating_add(advanced);
         let segment = u32::from(env.config.segment_bytes(self.ends.is_v4()));
+        if out_of_turn && !self.sender.sack && self.owed == Owed::Now {
+            self.repeats = self.repeats.saturating_add(1);
+        }
         if out_of_turn || self.receiver.has_gap(&env.pools.blocks) || self.unacknowledged > segment {
             self.owed = Owed::Now;
         } else if self.owed == Owed::Nothing {
@@ -277,7 +280,7 @@ impl Flow {
             Some(shift) => self.sender.shift = shift,
             None => (self.sender.shift, self.receiver.shift) = (0, 0),
         }
-        self.sender.sack = options.sack_permitted;
+        self.sender.sack = options.sack_permitted && env.config.selective;
         self.stamps = self.stamps.take().and_then(|mut stamps| {
             let recent = options.timestamps?.value;
             stamps.begin(recent, env.now_ns, next);

@@ -41,7 +41,7 @@ impl Offer {
         Self {
             segment_bytes: options.segment_bytes,
             window_shift: options.window_shift,
-            sack: options.sack_permitted,
+            sack: options.sack_permitted && config.selective,
             stamp: options.timestamps.map(|timestamps| timestamps.value).filter(|_| config.timestamps),
         }
     }
@@ -209,7 +209,7 @@ impl Stack {
             acknowledgement: answer.peers.plus(1),
             flags: SYN | ACK,
             window: syn_window(self.config.window_bytes),
-            options,
+            options: &options,
         };
         self.send_bare(answer.link, answer.ends, &header, out);
     }
@@ -244,7 +244,7 @@ impl Stack {
                     acknowledgement: record.peers.plus(1),
                     flags: ACK,
                     window: 0,
-                    options: OptionsOut::default(),
+                    options: &OptionsOut::default(),
                 };
                 self.send_bare(&record.link, &record.ends, &header, out);
             }

@@ -168,9 +168,10 @@ impl OptionsOut {
 
     #[inline]
     pub(super) fn timestamps(self, timestamps: Timestamps) -> Self {
-        self.push(&[NOTHING, NOTHING, TIMESTAMPS, 10])
-            .push(&timestamps.value.to_be_bytes())
-            .push(&timestamps.echo.to_be_bytes())
+        // In one piece: pieces that are written and read back at once wait for each other.
+        let [v0, v1, v2, v3] = timestamps.value.to_be_bytes();
+        let [e0, e1, e2, e3] = timestamps.echo.to_be_bytes();
+        self.push(&[NOTHING, NOTHING, TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3])
     }
 
     /// As many of these as there is room for.

@@ -53,8 +53,13 @@ impl Flow {
         if self.receiver.has_news(&env.pools.blocks, &promise) {
             self.owed = Owed::Now;
         }
-        if self.owed == Owed::Now && !self.acknowledge(env, out) {
-            return Turn::Again;
+        let repeats = std::mem::take(&mut self.repeats);
+        if self.owed == Owed::Now {
+            if !self.acknowledge(env, out) {
+                return Turn::Again;
+            }
+            // As far as there is room: they are a service, not a duty.
+            let _ = (0..repeats).all(|_| self.acknowledge(env, out));
         }
         if self.is_finished() {
             self.over = Some(Closed::Finished);
@@ -211,7 +216,7 @@ impl Flow {
             acknowledgement: self.receiver.next,
             flags: cargo.flags,
             window,
-            options,
+            options: &options,
         };
         let (link, ends, chunks) = (&self.link, &self.ends, &env.pools.chunks);
         let (chain, una) = (&mut self.sender.chain, self.sender.una);
@@ -243,8 +248,10 @@ impl Flow {
         let v4 = self.ends.is_v4();
         let mut options = OptionsOut::default()
             .segment_bytes(env.config.segment_bytes(v4))
-            .window_shift(self.receiver.shift)
-            .sack_permitted();
+            .window_shift(self.receiver.shift);
+        if env.config.selective {
+            options = options.sack_permitted();
+        }
         if let Some(stamps) = &self.stamps {
             options = options.timestamps(Timestamps { echo: 0, ..stamps.option(env.now_ns) });
         }
@@ -253,7 +260,7 @@ impl Flow {
             acknowledgement: Sequence(0),
             flags: SYN,
             window: syn_window(env.config.window_bytes),
-            options,
+            options: &options,
         };
         let (link, ends) = (&self.link, &self.ends);
         if !out.frame(|room| write(room, link, ends, &header, 0, |_| ())) {

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use arrayvec::ArrayVec;
+
 use super::config::{Config, ConfigError};
 use super::ends::{Ends, Link};
 use super::flow::{Env, Flow, Owed, Pools, Stamps};
@@ -22,6 +24,7 @@ use super::statistics::{Holdings, Statistics};
 use super::table::{Place, Table};
 use super::time_wait::{Ring, Waiting};
 use super::wheel::Wheel;
+use crate::limits::BATCH_FRAMES;
 use crate::time::{NS_PER_S, Now};
 
 /// A flow that we closed may be opened anew by us after this long, though late segments are still waited for: by
@@ -98,24 +101,59 @@ impl Stack {
     /// Takes one frame. What has to be sent for it is sent by the next [`Stack::poll`], so that one acknowledgement
     /// answers a batch; only what belongs to no flow is answered at once.
     pub fn receive<H: Handler, O: Output>(&mut self, now: Now, frame: &[u8], handler: &mut H, out: &mut O) {
-        self.statistics.frames_in += 1;
-        let segment = match Segment::parse(frame, self.config.checksums) {
-            Ok(segment) => segment,
-            Err(reason) => {
-                *match reason {
-                    Unusable::Malformed => &mut self.statistics.malformed,
-                    Unusable::Ipv4Checksum => &mut self.statistics.ipv4_checksum,
-                    Unusable::TcpChecksum => &mut self.statistics.tcp_checksum,
-                } += 1;
-                return;
-            }
-        };
+        let Some(segment) = self.parse(frame) else { return };
         let hash = self.table.hash(&segment.ends);
+        self.take(now, &segment, hash, handler, out);
+    }
+
+    /// Takes frames that came together, as [`Stack::receive`] takes each. What their flows keep is asked for ahead,
+    /// for all of a batch at once: ten thousand flows do not fit a core's cache, and waits that overlap cost little.
+    pub fn receive_batch<H: Handler, O: Output>(
+        &mut self,
+        now: Now,
+        frames: &[&[u8]],
+        handler: &mut H,
+        out: &mut O,
+    ) {
+        for frames in frames.chunks(BATCH_FRAMES) {
+            let mut segments: ArrayVec<(Segment<'_>, u32), BATCH_FRAMES> = ArrayVec::new();
+            for frame in frames {
+                if let Some(segment) = self.parse(frame) {
+                    let hash = self.table.hash(&segment.ends);
+                    segments.push((segment, hash));
+                }
+            }
+            // None of these reads depends on another, so that the processor waits for all of them together.
+            let mut touched = 0;
+            for (_, hash) in &segments {
+                touched ^= self.table.touch(*hash);
+            }
+            std::hint::black_box(touched);
+            for (segment, hash) in &segments {
+                if let Some(Place::Flow(number)) = self.find(*hash, &segment.ends) {
+                    touched ^= self.flows.get(number).touch();
+                }
+            }
+            std::hint::black_box(touched);
+            for (segment, hash) in &segments {
+                self.take(now, segment, *hash, handler, out);
+            }
+        }
+    }
+
+    fn take<H: Handler, O: Output>(
+        &mut self,
+        now: Now,
+        segment: &Segment<'_>,
+        hash: u32,
+        handler: &mut H,
+        out: &mut O,
+    ) {
         match self.find(hash, &segment.ends) {
-            Some(Place::Flow(number)) => self.take_flow_segment(now, &segment, number, handler, out),
-            Some(Place::HalfOpen(number)) => self.take_half_open(now, &segment, number, handler, out),
-            Some(Place::Waiting(number)) => self.take_waiting(now, &segment, number, handler, out),
-            None => self.take_stray(now, &segment, hash, handler, out),
+            Some(Place::Flow(number)) => self.take_flow_segment(now, segment, number, handler, out),
+            Some(Place::HalfOpen(number)) => self.take_half_open(now, segment, number, handler, out),
+            Some(Place::Waiting(number)) => self.take_waiting(now, segment, number, handler, out),
+            None => self.take_stray(now, segment, hash, handler, out),
         }
     }
 
@@ -307,6 +345,22 @@ impl Stack {
         assert_eq!((flows, chunks, segments), (holdings.flows, holdings.chunks, holdings.segments));
     }
 
+    /// A segment out of a frame; what is none is counted.
+    fn parse<'a>(&mut self, frame: &'a [u8]) -> Option<Segment<'a>> {
+        self.statistics.frames_in += 1;
+        match Segment::parse(frame, self.config.checksums) {
+            Ok(segment) => Some(segment),
+            Err(reason) => {
+                *match reason {
+                    Unusable::Malformed => &mut self.statistics.malformed,
+                    Unusable::Ipv4Checksum => &mut self.statistics.ipv4_checksum,
+                    Unusable::TcpChecksum => &mut self.statistics.tcp_checksum,
+                } += 1;
+                None
+            }
+        }
+    }
+
     fn is_open(&self, flow: FlowId) -> bool {
         let record = self.flows.get(flow.number);
         record.live && record.generation == flow.generation
@@ -456,8 +510,13 @@ impl Stack {
             options =
                 options.timestamps(Stamps::new(offset, echo, 0, waiting.peers).option(now.monotonic_ns));
         }
-        let header =
-            Header { sequence: waiting.ours, acknowledgement: waiting.peers, flags: ACK, window: 0, options };
+        let header = Header {
+            sequence: waiting.ours,
+            acknowledgement: waiting.peers,
+            flags: ACK,
+            window: 0,
+            options: &options,
+        };
         self.send_bare(&Link::answering(segment.link), &segment.ends, &header, out);
     }
 
@@ -486,14 +545,20 @@ impl Stack {
         } else {
             (Sequence(0), segment.sequence.plus(segment.length()), RST | ACK)
         };
-        let header = Header { sequence, acknowledgement, flags, window: 0, options: OptionsOut::default() };
+        let header = Header { sequence, acknowledgement, flags, window: 0, options: &OptionsOut::default() };
         self.statistics.resets_out += 1;
         self.send_bare(&Link::answering(segment.link), &segment.ends, &header, out);
     }
 
     /// Sends a segment without data that belongs to no open flow. Without room it is given up: whoever waits for it
     /// asks again.
-    pub(super) fn send_bare<O: Output>(&mut self, link: &Link, ends: &Ends, header: &Header, out: &mut O) {
+    pub(super) fn send_bare<O: Output>(
+        &mut self,
+        link: &Link,
+        ends: &Ends,
+        header: &Header<'_>,
+        out: &mut O,
+    ) {
         debug_assert!(header.flags & (RST | ACK | SYN) != 0);
         if out.frame(|room| write(room, link, ends, header, 0, |_| ())) {
             self.statistics.frames_out += 1;
