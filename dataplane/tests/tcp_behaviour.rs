@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use dataplane::net::tcp::ends::Ends;
 use dataplane::net::tcp::segment::Segment;
 use dataplane::net::tcp::sequence::Sequence;
+use dataplane::net::tcp::too_big::TooBig;
 use dataplane::net::tcp::{Closed, Config};
 use tcp_support::app::{Reader, Stream};
 use tcp_support::ours::Ours;
@@ -440,13 +441,15 @@ fn a_smaller_path_is_believed_only_from_who_knows_what_is_under_way() {
     let (_, _, frame) = large.expect("a frame that is too large").clone();
     let sequence = parse(&frame).sequence;
     let at = now(pair.wire.at_ns);
-    let (local, peer) = (server_address(true), client_address(true, 4_000));
-    let stack = &mut pair.server.stack;
-    assert!(!stack.packet_too_big(at, local, peer, sequence.minus(1), 1_000), "acknowledged long ago");
-    assert!(!stack.packet_too_big(at, local, peer, sequence.plus(1 << 20), 1_000), "never sent");
-    assert!(!stack.packet_too_big(at, local, client_address(true, 4_001), sequence, 1_000), "nobody's");
-    assert!(stack.packet_too_big(at, local, peer, sequence, 1_000));
-    assert!(!stack.packet_too_big(at, local, peer, sequence, 1_000), "known by now");
+    let mut says = |port, sequence| {
+        let ends = Ends::new(server_address(true), client_address(true, port));
+        pair.server.stack.packet_too_big(at, &TooBig { ends, sequence, mtu_bytes: 1_000 })
+    };
+    assert!(!says(4_000, sequence.minus(1)), "acknowledged long ago");
+    assert!(!says(4_000, sequence.plus(1 << 20)), "never sent");
+    assert!(!says(4_001, sequence), "nobody's");
+    assert!(says(4_000, sequence));
+    assert!(!says(4_000, sequence), "known by now");
     pair.run();
     pair.client.assert_clean();
     pair.server.assert_clean();

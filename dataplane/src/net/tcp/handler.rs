@@ -66,7 +66,8 @@ pub struct Taken {
     /// Bytes from the start that are done with.
     pub consumed: usize,
     /// How many bytes there must be behind them before it is worth being asked again; 0 when any will do. The
-    /// peer's window grows as far as that takes, so that a long message can arrive whole.
+    /// peer's window grows as far as that takes, so that a long message can arrive whole; more than the largest of
+    /// `Config::blocks` never does.
     pub needed: usize,
 }
 

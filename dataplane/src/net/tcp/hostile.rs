@@ -16,6 +16,7 @@ use super::segment::{ACK, FIN, Header, RST, SYN, Segment, write};
 use super::sequence::Sequence;
 use super::stack::{Seeds, Stack};
 use super::statistics::Holdings;
+use super::too_big::TooBig;
 use crate::config::ChecksumPolicy;
 use crate::time::{NS_PER_MS, NS_PER_S, Now};
 
@@ -258,10 +259,12 @@ impl Bed {
             }
             _ => {
                 self.reader.needed = usize::from(u16::from_be_bytes([w0, w1])) % 10_000;
-                let ends = ([10, 0, 0, 1], 80).into();
-                let quoted = self.observer.next.plus(offset as u32);
-                let mtu = usize::from(u16::from_be_bytes([o0, o1]));
-                self.stack.packet_too_big(self.now, ends, ([10, 0, 0, 2], 4_000).into(), quoted, mtu);
+                let message = TooBig {
+                    ends: Ends::new(([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 4_000).into()),
+                    sequence: self.observer.next.plus(offset as u32),
+                    mtu_bytes: usize::from(u16::from_be_bytes([o0, o1])),
+                };
+                self.stack.packet_too_big(self.now, &message);
                 if let Some(flow) = self.reader.flow {
                     self.stack.resume(self.now, flow, &mut self.reader);
                 }

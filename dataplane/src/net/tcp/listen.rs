@@ -263,6 +263,11 @@ impl Stack {
             self.statistics.out_of_window += 1;
             return;
         }
+        if self.flows.available() == 0 {
+            // It waits for a flow to end, and is asked again with the next segment or our next SYN.
+            self.statistics.no_flow += 1;
+            return;
+        }
         let trip_ns = (record.answers == 1).then(|| now.monotonic_ns.saturating_sub(record.since_ns));
         self.drop_half_open(number);
         self.establish(
@@ -311,6 +316,11 @@ impl Stack {
         let Some(bytes) = self.secret.open_cookie(&segment.ends, peers, ours, now.monotonic_ns) else {
             return false;
         };
+        if self.flows.available() == 0 {
+            // The peer repeats what it sent: a cookie is good for a while.
+            self.statistics.no_flow += 1;
+            return true;
+        }
         self.statistics.cookies_opened += 1;
         let mut offer = Offer { segment_bytes: Some(bytes), ..Offer::default() };
         if let Some(timestamps) = segment.options.timestamps.filter(|_| self.config.timestamps) {
@@ -324,7 +334,7 @@ impl Stack {
         true
     }
 
-    /// The handshake is over: the flow begins, with the segment that ended it.
+    /// The handshake is over and a flow is free: it begins, with the segment that ended the handshake.
     #[expect(clippy::too_many_arguments, reason = "a handshake is what it is")]
     fn establish<H: Handler, O: Output>(
         &mut self,
@@ -337,11 +347,7 @@ impl Stack {
         handler: &mut H,
         out: &mut O,
     ) {
-        let Some(number) = self.flows.take() else {
-            self.statistics.no_flow += 1;
-            self.refuse(segment, out);
-            return;
-        };
+        let number = self.flows.take().expect("a free flow was there just now");
         let now_ns = now.monotonic_ns;
         let v4 = segment.ends.is_v4();
         let (ours, peers) = (ours.plus(1), peers.plus(1));

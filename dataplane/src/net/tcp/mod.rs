@@ -9,6 +9,7 @@
 //! | `flow`, `input`, `output` | one flow: its state and timers, what a segment does to it, what it sends |
 //! | `send`, `recovery`, `congestion`, `round_trip` | the sending side: windows, the scoreboard with RACK and tail-loss probes, CUBIC, the time-out |
 //! | `receive` | the receiving side: what is promised, what came, what nobody took yet |
+//! | [`too_big`] | what routers say of packets that were too large |
 //! | `listen`, `time_wait` | compact records of flows that are not open yet, or no more |
 //! | [`segment`], [`options`], [`ends`], [`sequence`] | headers in and out, what names a flow, arithmetic |
 //! | `table`, `wheel`, [`pool`], `chain`, `secret` | flows by their ends, timers, fixed pools, keyed numbers |
@@ -24,7 +25,7 @@
 //! | used up | what happens |
 //! |---|---|
 //! | half-open records | SYNs are answered with cookies; nobody is turned away |
-//! | flows | SYNs are dropped, and asked again a second later; who comes back with a cookie is reset |
+//! | flows | SYNs are dropped, and asked again a second later; whose handshake is done waits for a flow to end, and is reset when `half_open_ns` is over |
 //! | waiting records | the oldest goes before its time |
 //! | chunks to send | `send` takes less, and `writable` follows once there are some |
 //! | records of segments | nothing new is sent until something is acknowledged |
@@ -57,6 +58,7 @@ pub mod stack;
 pub mod statistics;
 mod table;
 mod time_wait;
+pub mod too_big;
 mod wheel;
 
 pub use config::{Config, ConfigError};

@@ -9,6 +9,9 @@ use super::segment::{ACK, FIN, Header, PSH, RST, SYN, write};
 use super::send::{Fin, Phase, Watch};
 use super::sequence::Sequence;
 
+/// Segments of data one flow sends before others have their turn: no long reply keeps short ones waiting.
+const SEGMENTS_PER_TURN: usize = 32;
+
 /// What a segment to be sent carries.
 #[derive(Clone, Copy)]
 struct Cargo {
@@ -24,7 +27,7 @@ struct Cargo {
 pub(super) enum Turn {
     /// Nothing that could be done now.
     Done,
-    /// The output or the pool of segments had no room: come again.
+    /// The output or the pool of segments had no room, or others are to have their turn: come again.
     Again,
 }
 
@@ -78,7 +81,7 @@ impl Flow {
             return Turn::Again;
         }
         self.sender.wake(env.now_ns);
-        loop {
+        for _ in 0..SEGMENTS_PER_TURN {
             if self.sender.board.lost_bytes() > 0 {
                 match self.transmit_lost(env, out) {
                     Some(Turn::Done) => continue,
@@ -100,6 +103,7 @@ impl Flow {
                 return Turn::Again;
             }
         }
+        Turn::Again
     }
 
     /// Sends the first lost segment again; `None` when the congestion window has no room for it.

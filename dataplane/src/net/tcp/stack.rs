@@ -23,6 +23,7 @@ use super::sequence::Sequence;
 use super::statistics::{Holdings, Statistics};
 use super::table::{Place, Table};
 use super::time_wait::{Ring, Waiting};
+use super::too_big::TooBig;
 use super::wheel::Wheel;
 use crate::limits::BATCH_FRAMES;
 use crate::time::{NS_PER_S, Now};
@@ -282,17 +283,10 @@ impl Stack {
     }
 
     /// A router says that a packet of ours was too large (ICMP "fragmentation needed", RFC 1191; ICMPv6 "packet too
-    /// big", RFC 8201). `sequence` is the one quoted: who does not know what is under way is not believed
+    /// big", RFC 8201). Who does not know what is under way is not believed
     /// (RFC 5927 section 4.1). Returns true when that was news.
-    pub fn packet_too_big(
-        &mut self,
-        now: Now,
-        local: SocketAddr,
-        peer: SocketAddr,
-        sequence: Sequence,
-        mtu_bytes: usize,
-    ) -> bool {
-        let ends = Ends::new(local, peer);
+    pub fn packet_too_big(&mut self, now: Now, message: &TooBig) -> bool {
+        let TooBig { ends, sequence, mtu_bytes } = *message;
         let Some(Place::Flow(number)) = self.find(self.table.hash(&ends), &ends) else { return false };
         let news = self.with_flow(now.monotonic_ns, number, |flow, env, _| {
             let sender = &flow.sender;

@@ -31,7 +31,7 @@ pub struct Statistics {
     pub no_block: u64,
     /// SYNs a handler did not accept.
     pub not_admitted: u64,
-    /// SYNs dropped because every flow is open.
+    /// SYNs and ends of handshakes dropped because every flow is open.
     pub no_flow: u64,
     /// SYN cookies sent.
     pub cookies_sent: u64,

@@ -108,11 +108,22 @@ impl Wheel {
 
     /// Goes on to the next tick at which anything can happen, and no further than `now`.
     fn step(&mut self, now: u64) {
-        let start = self.current % SLOTS as u64;
-        let ahead = self.occupied[0] >> start >> 1;
-        let turn = SLOTS as u64 - start;
-        let ticks = if ahead == 0 { turn } else { u64::from(ahead.trailing_zeros()) + 1 };
-        self.current = (self.current + ticks).min(now);
+        let next = match self.occupied.iter().position(|&occupied| occupied != 0) {
+            None => now,
+            Some(0) => {
+                let start = self.current % SLOTS as u64;
+                match self.occupied[0] >> start >> 1 {
+                    0 => self.current - start + SLOTS as u64,
+                    ahead => self.current + 1 + u64::from(ahead.trailing_zeros()),
+                }
+            }
+            // Nothing can come down to the levels below before the next turn of this one.
+            Some(level) => {
+                let shift = SLOT_BITS * level as u32;
+                ((self.current >> shift) + 1) << shift
+            }
+        };
+        self.current = next.min(now);
         if self.current.is_multiple_of(SLOTS as u64) {
             self.cascade();
         }
@@ -213,6 +224,15 @@ mod tests {
             assert!(wakes < 20, "an idle hour needs few wakes");
             wheel.expire(next_ns);
         }
+    }
+
+    #[test]
+    fn a_clock_that_has_run_for_years_is_caught_up_with_at_once() {
+        let mut wheel = Wheel::new(1);
+        assert_eq!(wheel.expire(u64::MAX / 2), None);
+        wheel.set(0, u64::MAX / 2 + (1 << 40));
+        assert_eq!(wheel.expire(u64::MAX / 2 + (1 << 39)), None);
+        assert_eq!(wheel.expire(u64::MAX / 2 + (1 << 41)), Some(0));
     }
 
     #[test]
