@@ -120,6 +120,40 @@ labelled! {
     }
 }
 
+labelled! {
+    /// What happens in TCP, for counting.
+    TcpEvent {
+        /// A connection was opened by a client.
+        Accepted => "accepted",
+        /// A connection ended because both sides had said all they had to say.
+        Finished => "finished",
+        /// A connection ended for any other reason.
+        Broken => "broken",
+        /// A SYN found every connection open.
+        NoConnection => "no_connection",
+        /// A SYN was answered with a cookie, for want of a half-open record.
+        Cookie => "cookie",
+        /// A segment was sent again.
+        Retransmitted => "retransmitted",
+        /// A retransmission timer ran out.
+        Timeout => "timeout",
+        /// A reset was sent.
+        ResetSent => "reset_sent",
+        /// A segment was dropped: not whole.
+        Malformed => "malformed",
+        /// A segment was dropped: a checksum is wrong.
+        Checksum => "checksum",
+        /// A segment was dropped: it belongs to no connection.
+        Stray => "stray",
+        /// A segment was dropped: it lies outside of its connection's window, or is an old duplicate.
+        OutOfWindow => "out_of_window",
+        /// A segment was dropped: no room for its bytes.
+        NoRoom => "no_room",
+        /// A segment had to wait, for want of a frame.
+        NoFrame => "no_frame",
+    }
+}
+
 /// Buckets of [`LatencyHistogram`]: four a power of two, from 64 ns to some 137 s.
 const LATENCY_BUCKETS: usize = 31 * 4;
 /// Lower bound of the first bucket, as a power of two.
@@ -188,6 +222,10 @@ pub struct WorkerMetrics {
     drops: [Counter; DropReason::ALL.len()],
     /// Requests, by [`OpKind`].
     requests: [Counter; OpKind::ALL.len()],
+    /// What happened in TCP, by [`TcpEvent`].
+    tcp_events: [Counter; TcpEvent::ALL.len()],
+    /// TCP connections open; a gauge.
+    pub tcp_connections: Counter,
     /// Reads that found their item.
     pub hits: Counter,
     /// Reads that did not.
@@ -245,6 +283,17 @@ impl WorkerMetrics {
     #[inline]
     pub fn requested(&self, kind: OpKind, count: u64) {
         self.requests[kind as usize].add(count);
+    }
+
+    /// Sets how often something happened in TCP so far.
+    pub fn tcp_happened(&self, event: TcpEvent, count: u64) {
+        self.tcp_events[event as usize].set(count);
+    }
+
+    /// How often something happened in TCP.
+    #[must_use]
+    pub fn tcp_events(&self, event: TcpEvent) -> u64 {
+        self.tcp_events[event as usize].get()
     }
 
     /// Drops for one reason.

@@ -191,6 +191,7 @@ fn worker(packets: Vec<Vec<u8>>) -> (Worker<Treadmill, NoQueue>, CompanionContro
         worker: 0,
         workers: 1,
         reply_bytes_max: 65_536,
+        connections_max: 16,
         item_bytes_max: 64 << 10,
         started: Now::default(),
     };
@@ -203,7 +204,7 @@ fn worker(packets: Vec<Vec<u8>>) -> (Worker<Treadmill, NoQueue>, CompanionContro
         } else {
             RateLimiter::new(1_000, 1, 1)
         }),
-        service: memcached::factory().create(&setup).expect("a service"),
+        service: memcached::factory().create(&setup).expect("a service").expect("for datagrams"),
     });
     let config = MemoryTableConfig {
         capacity_bytes: 4 << 20,

@@ -1,6 +1,6 @@
 //! A configuration is refused with every error at once, each with its line, its key path and the way out.
 
-use dataplane::config::{self, Config, Idle, InterfaceConfig, ListenerConfig};
+use dataplane::config::{self, Config, Idle, InterfaceConfig, ListenerConfig, TcpConfig};
 use dataplane::daemon::Daemon;
 use dataplane::net::allow::AllowList;
 use proptest::prelude::*;
@@ -33,6 +33,7 @@ fn the_example_is_exactly_the_defaults() {
         interfaces: vec![InterfaceConfig::named("eth1")],
         workers: Default::default(),
         table: Default::default(),
+        tcp: TcpConfig::default(),
         listeners: vec![ListenerConfig::new("memcached", 11211)],
     };
     assert_eq!(example, defaults);

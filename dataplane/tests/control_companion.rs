@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use dataplane::config::ListenerProtocol;
 use dataplane::control::companion::{
     Companion, CompanionSetup, CompanionSocket, ListenerPolicy, WorkerLink, link,
 };
@@ -113,7 +114,7 @@ fn rig_of(workers: usize, allow: &[&str]) -> Rig {
     let beat = Arc::new(Beat::new(workers));
     let companion = Companion::start(CompanionSetup {
         sockets: sockets.into(),
-        listeners: vec![ListenerPolicy::new(AllowList::new(&allow), port, Box::new(Words))],
+        listeners: vec![ListenerPolicy::new(AllowList::new(&allow), port, Some(Box::new(Words)))],
         links,
         heartbeats: Arc::clone(&beat) as Arc<dyn Heartbeats>,
     });
@@ -126,8 +127,13 @@ fn rig_of(workers: usize, allow: &[&str]) -> Rig {
 fn sockets() -> [CompanionSocket; 2] {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let v4 = CompanionSocket::bind(0, (Ipv4Addr::UNSPECIFIED, 0).into()).expect("a free port");
-        match CompanionSocket::bind(0, (Ipv6Addr::UNSPECIFIED, v4.address().port()).into()) {
+        let v4 = CompanionSocket::bind(0, ListenerProtocol::Udp, (Ipv4Addr::UNSPECIFIED, 0).into())
+            .expect("a free port");
+        match CompanionSocket::bind(
+            0,
+            ListenerProtocol::Udp,
+            (Ipv6Addr::UNSPECIFIED, v4.address().port()).into(),
+        ) {
             Ok(v6) => return [v4, v6],
             Err(error) => assert!(Instant::now() < deadline, "no port is free in both families: {error}"),
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dataplane::config::private_sources;
+use dataplane::config::{ListenerProtocol, private_sources};
 use dataplane::control::companion::{CompanionSetup, CompanionSocket, ListenerPolicy, link};
 use dataplane::control::heartbeat::Heartbeats;
 use dataplane::control::plane::{ControlPlane, ControlSetup};
@@ -55,9 +55,11 @@ fn part_daemon() {
     let verdicts = || BTreeMap::from([("lo".to_owned(), BTreeMap::from([("passed".to_owned(), 9)]))]);
     let state = DaemonState::new(vec![(plan, metrics)], Arc::clone(&heartbeats), Box::new(verdicts));
     state.set_queues(vec![QueueStatus { interface: "lo".into(), state: "up".into(), ..Default::default() }]);
-    let socket = CompanionSocket::bind(0, "127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let socket = CompanionSocket::bind(0, ListenerProtocol::Udp, "127.0.0.1:0".parse().expect("an address"))
+        .expect("a free port");
     let address = socket.address();
-    let policy = ListenerPolicy::new(AllowList::new(&private_sources()), address.port(), Box::new(Silent));
+    let policy =
+        ListenerPolicy::new(AllowList::new(&private_sources()), address.port(), Some(Box::new(Silent)));
     let (control, worker) = link(4).expect("two descriptors");
     let mut plane = ControlPlane::start(ControlSetup {
         admin: "127.0.0.1:0".parse().expect("an address"),

@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::config::ListenerConfig;
+use dataplane::config::{ListenerConfig, ListenerProtocol};
 use dataplane::control::companion::CompanionSocket;
 use dataplane::control::heartbeat::HeartbeatLayout;
 use dataplane::control::sentinel::{self, Sentinel, SentinelProgram, SentinelSetup};
@@ -67,7 +67,8 @@ fn part_daemon() {
         file.write_all_at(&Now::read().monotonic_ns.to_ne_bytes(), 64).expect("it takes bytes");
     };
     beat();
-    let socket = CompanionSocket::bind(0, "127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let socket = CompanionSocket::bind(0, ListenerProtocol::Udp, "127.0.0.1:0".parse().expect("an address"))
+        .expect("a free port");
     let port = socket.address().port();
     let sentinel = Sentinel::spawn(&SentinelSetup {
         program: SentinelProgram {
@@ -96,7 +97,7 @@ fn part_daemon() {
 #[ignore = "a part that the other tests start as a process of its own"]
 fn part_sentinel() {
     assert_plays_a_part();
-    sentinel::run(&|name, _| (name == "words").then(|| Ok(Box::new(Words) as Box<dyn Service>)))
+    sentinel::run(&|name, _| (name == "words").then(|| Ok(Some(Box::new(Words) as Box<dyn Service>))))
         .expect("it runs until the daemon ends");
 }
 

@@ -113,14 +113,7 @@ fn ip_fragments_are_served_through_the_companion() {
 #[test]
 fn a_source_that_is_not_allowed_is_never_answered() {
     let rig = Rig::new();
-    let prefix = format!("{STRANGER}/24");
-    rig.pair.left.ip(&["addr", "add", &prefix, "dev", &rig.pair.left_end.interface]).expect("added");
-    rig.pair.right.ip(&["route", "add", "10.78.0.0/24", "dev", rig.interface()]).expect("a way back");
-    let mac = rig.pair.left_end.mac_text();
-    rig.pair
-        .right
-        .ip(&["neigh", "replace", "10.78.0.1", "lladdr", &mac, "dev", rig.interface(), "nud", "permanent"])
-        .expect("no reply would be lost for want of a neighbour");
+    rig.add_client_address(STRANGER);
     let mut daemon = rig.start();
     let local = SocketAddr::new(STRANGER.into(), 0);
     let mut stranger = Client::open(&rig.pair.left, local, rig.server(Family::V4));

@@ -55,6 +55,12 @@ pub(super) const PORT: RangeInclusive<u64> = 1..=u16::MAX as u64;
 pub(super) const REPLY_BYTES: RangeInclusive<u64> =
     MEMCACHED_DATAGRAM_BYTES_MAX as u64..=REPLY_BYTES_MAX as u64;
 
+/// TCP connections of one queue.
+pub(super) const CONNECTIONS: RangeInclusive<u64> = 1..=1 << 20;
+
+/// Seconds before an idle connection is closed: 0 is never, a year is the most.
+pub(super) const IDLE_S: RangeInclusive<u64> = 0..=365 * 24 * 3600;
+
 /// Requests a second, and at once, of one source.
 pub(super) const RATE: RangeInclusive<u64> = 1..=1_000_000_000;
 

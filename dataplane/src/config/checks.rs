@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::bounds;
 use super::display_size;
-use super::model::{Config, CopyMode, InterfaceConfig, ListenerConfig, XdpMode};
+use super::model::{Config, CopyMode, InterfaceConfig, ListenerConfig, ListenerProtocol, XdpMode};
 use super::reader::{Report, nearest};
 use super::sources;
 use crate::limits::QUEUES_MAX;
@@ -116,7 +116,10 @@ fn listeners(config: &Config, report: &Report<'_>) {
         if listener.allow.is_empty() {
             report.error_at(&key("allow"), format!("is empty; {NOBODY}"));
         }
-        if let Some(reason) = sources::too_wide(&listener.allow) {
+        // The source of a TCP connection cannot be forged, so it amplifies nothing.
+        if listener.protocol == ListenerProtocol::Udp
+            && let Some(reason) = sources::too_wide(&listener.allow)
+        {
             report.error_at(&key("allow"), reason);
         }
         for (item, &address) in listener.addresses.iter().enumerate() {

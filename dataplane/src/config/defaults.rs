@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::model::{
     Attachment, ChecksumPolicy, CopyMode, DaemonConfig, Idle, InterfaceConfig, ListenerConfig,
-    ListenerProtocol, SteerLogLevel, TableConfig, XdpMode,
+    ListenerProtocol, SteerLogLevel, TableConfig, TcpConfig, XdpMode,
 };
 use super::sources::private_sources;
 use crate::memory::HugePages;
@@ -58,6 +58,12 @@ impl Default for TableConfig {
             expected_item_bytes: 256,
             huge_pages: HugePages::default(),
         }
+    }
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        Self { connections: 1 << 14, idle_s: 0 }
     }
 }
 

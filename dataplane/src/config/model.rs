@@ -18,6 +18,8 @@ pub struct Config {
     pub workers: WorkersConfig,
     /// The memory table, per worker.
     pub table: TableConfig,
+    /// TCP connections, of every queue.
+    pub tcp: TcpConfig,
     /// What is served where.
     pub listeners: Vec<ListenerConfig>,
 }
@@ -172,6 +174,28 @@ pub enum ListenerProtocol {
     /// UDP.
     #[default]
     Udp,
+    /// TCP.
+    Tcp,
+}
+
+impl ListenerProtocol {
+    /// As a configuration and an operator call it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// TCP connections, of every queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpConfig {
+    /// Connections of one NIC queue that may be open at once.
+    pub connections: u32,
+    /// Seconds without a byte either way after which a connection is closed; 0 never does.
+    pub idle_s: u32,
 }
 
 /// One service on one port.
@@ -187,9 +211,9 @@ pub struct ListenerConfig {
     pub port: u16,
     /// Sources that are served. Never empty: a UDP service open to the world amplifies.
     pub allow: Vec<IpNet>,
-    /// Requests a second each source may send, to each worker; `None` is no limit.
+    /// Requests a second each source may send over UDP, to each worker; `None` is no limit.
     pub rate_limit: Option<RateLimit>,
-    /// Largest reply to one request, in bytes over all its datagrams.
+    /// Largest reply to one request over UDP, in bytes over all its datagrams.
     pub reply_bytes_max: u32,
 }
 

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use super::log_filter::log_filter;
 use super::model::{
     Attachment, BusyPollConfig, ChecksumPolicy, Config, CopyMode, DaemonConfig, Idle, InterfaceConfig,
-    ListenerConfig, ListenerProtocol, RateLimit, SteerLogLevel, TableConfig, WorkersConfig, XdpMode,
+    ListenerConfig, ListenerProtocol, RateLimit, SteerLogLevel, TableConfig, TcpConfig, WorkersConfig,
+    XdpMode,
 };
 use super::reader::{Field, Section};
 use super::{bounds, checks, defaults, sources};
@@ -30,7 +31,10 @@ const CHECKSUM: [(&str, ChecksumPolicy); 2] =
     [("verify", ChecksumPolicy::Verify), ("partial-ok", ChecksumPolicy::PartialOk)];
 const HUGE_PAGES: [(&str, HugePages); 3] =
     [("auto", HugePages::Auto), ("required", HugePages::Required), ("never", HugePages::Never)];
-const PROTOCOL: [(&str, ListenerProtocol); 1] = [("udp", ListenerProtocol::Udp)];
+const PROTOCOL: [(&str, ListenerProtocol); 2] = [
+    (ListenerProtocol::Udp.label(), ListenerProtocol::Udp),
+    (ListenerProtocol::Tcp.label(), ListenerProtocol::Tcp),
+];
 
 /// The whole document, for a daemon with these services, if they are known.
 pub(super) fn config(mut root: Section<'_, '_>, services: Option<&[&str]>) -> Config {
@@ -38,9 +42,10 @@ pub(super) fn config(mut root: Section<'_, '_>, services: Option<&[&str]>) -> Co
     let interfaces = root.sections("interface", "name the NIC to serve").into_iter().map(interface).collect();
     let workers = workers(root.section("workers"));
     let table = table(root.section("table"));
+    let tcp = tcp(root.section("tcp"));
     let listeners =
         root.sections("listener", "name the service and its port").into_iter().map(listener).collect();
-    let config = Config { daemon, interfaces, workers, table, listeners };
+    let config = Config { daemon, interfaces, workers, table, tcp, listeners };
     checks::between_values(&config, services, root.report());
     config
 }
@@ -134,6 +139,20 @@ fn table(mut section: Section<'_, '_>) -> TableConfig {
     }
 }
 
+fn tcp(mut section: Section<'_, '_>) -> TcpConfig {
+    let default = TcpConfig::default();
+    TcpConfig {
+        connections: section
+            .take("connections")
+            .and_then(|field| field.number(&bounds::CONNECTIONS))
+            .unwrap_or(default.connections),
+        idle_s: section
+            .take("idle_s")
+            .and_then(|field| field.number(&bounds::IDLE_S))
+            .unwrap_or(default.idle_s),
+    }
+}
+
 fn listener(mut section: Section<'_, '_>) -> ListenerConfig {
     let service = section.require("service", "\"memcached\"").and_then(|field| field.parsed(service_name));
     let protocol = section.take("protocol").and_then(|field| field.choice(&PROTOCOL)).unwrap_or_default();
@@ -141,7 +160,10 @@ fn listener(mut section: Section<'_, '_>) -> ListenerConfig {
     let port = section.require("port", "11211").and_then(|field| field.number(&bounds::PORT)).unwrap_or(0);
     let default = ListenerConfig::new(service.unwrap_or_default(), port);
     let address = |field: &Field<'_, '_>| field.parsed(listen_address);
-    let reply_max = section.take("reply_max").and_then(|field| field.size(&bounds::REPLY_BYTES));
+    let reply_max = section
+        .take("reply_max")
+        .and_then(|field| of_datagrams(field, protocol))
+        .and_then(|field| field.size(&bounds::REPLY_BYTES));
     ListenerConfig {
         protocol,
         addresses: section
@@ -149,12 +171,25 @@ fn listener(mut section: Section<'_, '_>) -> ListenerConfig {
             .and_then(|field| field.distinct("leave it out to answer on every address", address))
             .unwrap_or_default(),
         allow: section.take("allow").and_then(allow).unwrap_or(default.allow),
-        rate_limit: section.take("rate_limit").and_then(Field::section).and_then(rate_limit),
+        rate_limit: section
+            .take("rate_limit")
+            .and_then(|field| of_datagrams(field, protocol))
+            .and_then(Field::section)
+            .and_then(rate_limit),
         reply_bytes_max: reply_max
             .and_then(|bytes| u32::try_from(bytes).ok())
             .unwrap_or(default.reply_bytes_max),
         ..ListenerConfig::new(default.service, port)
     }
+}
+
+/// `reply_max` and `rate_limit` bound what a forged source can bring about, which a handshake rules out.
+fn of_datagrams<'r, 'd>(field: Field<'r, 'd>, protocol: ListenerProtocol) -> Option<Field<'r, 'd>> {
+    if protocol == ListenerProtocol::Udp {
+        return Some(field);
+    }
+    field.error("is for UDP; over TCP a client is answered as fast as it reads".to_owned());
+    None
 }
 
 fn allow(field: Field<'_, '_>) -> Option<Vec<ipnet::IpNet>> {

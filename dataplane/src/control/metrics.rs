@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::companion::CompanionMetrics;
 use super::state::DaemonState;
-use crate::metrics::{Counter, DropReason, LatencyHistogram, OpKind, WorkerMetrics};
+use crate::metrics::{Counter, DropReason, LatencyHistogram, OpKind, TcpEvent, WorkerMetrics};
 use crate::time::{MS_PER_S, NS_PER_S};
 
 /// The format's media type (OpenMetrics 1.0, section "Protocol Negotiation").
@@ -57,6 +57,7 @@ const GAUGES: &[(&str, &str, Read)] = &[
     ("live_bytes", "Bytes of keys and values live", |m| &m.live_bytes),
     ("used_bytes", "Bytes of arena in use", |m| &m.used_bytes),
     ("capacity_bytes", "Bytes of arena and index", |m| &m.capacity_bytes),
+    ("tcp_connections", "TCP connections open", |m| &m.tcp_connections),
     ("table_huge_pages", "1 when arena and index lie in huge pages", |m| &m.table_huge_pages),
 ];
 
@@ -175,6 +176,17 @@ impl StateCollector {
                     &mut drops,
                     &[("worker", worker.clone()), ("reason", reason.label().to_owned())],
                     metrics.drops(reason),
+                )?;
+            }
+        }
+        let mut events =
+            out.encode_descriptor("tcp_events", "What happened in TCP", None, MetricType::Counter)?;
+        for (worker, metrics) in self.each() {
+            for &event in TcpEvent::ALL {
+                counter(
+                    &mut events,
+                    &[("worker", worker.clone()), ("event", event.label().to_owned())],
+                    metrics.tcp_events(event),
                 )?;
             }
         }

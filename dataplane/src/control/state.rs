@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::companion::CompanionMetrics;
 use super::heartbeat::Heartbeats;
 use super::status::{QueueStatus, StatusReport, WorkerStatus};
-use crate::metrics::{DropReason, OpKind, WorkerMetrics};
+use crate::metrics::{DropReason, OpKind, TcpEvent, WorkerMetrics};
 use crate::time::Now;
 use crate::topology::WorkerPlan;
 
@@ -137,6 +137,8 @@ impl DaemonState {
     fn worker_status(&self, plan: &WorkerPlan, metrics: &WorkerMetrics) -> WorkerStatus {
         let drops = DropReason::ALL.iter().map(|&reason| (reason.label().to_owned(), metrics.drops(reason)));
         let requests = OpKind::ALL.iter().map(|&kind| (kind.label().to_owned(), metrics.requests(kind)));
+        let tcp_events =
+            TcpEvent::ALL.iter().map(|&event| (event.label().to_owned(), metrics.tcp_events(event)));
         WorkerStatus {
             worker: plan.worker,
             core: plan.core,
@@ -149,6 +151,8 @@ impl DaemonState {
             companion_received: metrics.companion_received.get(),
             requests: requests.collect(),
             drops: drops.collect(),
+            tcp_connections: metrics.tcp_connections.get(),
+            tcp_events: tcp_events.collect(),
             hits: metrics.hits.get(),
             misses: metrics.misses.get(),
             items: metrics.items.get(),

@@ -73,6 +73,10 @@ pub struct WorkerStatus {
     pub requests: BTreeMap<String, u64>,
     /// Drops by reason.
     pub drops: BTreeMap<String, u64>,
+    /// TCP connections open.
+    pub tcp_connections: u64,
+    /// What happened in TCP.
+    pub tcp_events: BTreeMap<String, u64>,
     /// Reads that hit.
     pub hits: u64,
     /// Reads that missed.

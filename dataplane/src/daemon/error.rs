@@ -2,12 +2,13 @@
 
 use std::io;
 
-use super::ServiceError;
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, ListenerProtocol};
 use crate::control::ControlError;
 use crate::control::companion::CompanionError;
 use crate::control::sentinel::SentinelError;
+use crate::net::tcp;
 use crate::port::xsk::XskError;
+use crate::service::ServiceError;
 use crate::steer::SteerError;
 use crate::table::memory::TableError;
 use crate::topology::{PlanErrors, TopologyError};
@@ -33,6 +34,27 @@ pub enum DaemonError {
         name: String,
         /// What there is.
         known: String,
+    },
+    /// A service has no form for the listener's protocol.
+    #[error(
+        "listener {listener}: the service {name:?} is not spoken over {}; choose the other protocol, or another service",
+        protocol.label()
+    )]
+    NotSpoken {
+        /// Its place in the configuration.
+        listener: usize,
+        /// The name.
+        name: String,
+        /// The listener's protocol.
+        protocol: ListenerProtocol,
+    },
+    /// The TCP of a queue.
+    #[error("worker {worker}: {source}")]
+    Tcp {
+        /// The worker.
+        worker: usize,
+        /// Why.
+        source: tcp::ConfigError,
     },
     /// A service would not start.
     #[error("the service {name:?} of listener {listener} does not start: {source}")]

@@ -7,22 +7,24 @@
 //! | `run` | the order in which everything comes up and goes down |
 //! | `interface` | one NIC: its steering program, and the lanes opened on its queues |
 //! | `heartbeat` | each worker's heartbeat for companion and sentinel |
+//! | `listeners` | what a worker serves, made of the configuration |
 //! | `workers` | the workers' threads |
 //! | `supervisor` | what happens to lanes that fail while it runs |
 
 mod error;
 mod heartbeat;
 mod interface;
+mod listeners;
 mod registry;
 mod run;
 mod supervisor;
 mod workers;
 
 pub use error::DaemonError;
-pub use registry::{Registry, ServiceError};
+pub use registry::Registry;
 
 use crate::config::Config;
-use crate::service::{Service, ServiceSetup};
+use crate::service::{Service, ServiceError, ServiceSetup};
 
 /// The daemon: what it can serve. [`Daemon::run`] serves it.
 #[derive(Clone, Debug, Default)]

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::service::{Service, ServiceFactory, ServiceSetup};
-
-/// What keeps a service from starting.
-pub type ServiceError = Box<dyn std::error::Error + Send + Sync>;
+use crate::service::{Service, ServiceError, ServiceFactory, ServiceSetup};
 
 /// Services by name.
 #[derive(Clone)]

@@ -9,11 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::heartbeat::WorkerHeartbeats;
 use super::interface::Interface;
+use super::listeners::{service, stream_service};
 use super::supervisor::Supervisor;
-use super::workers::{WorkerHandle, WorkerParts, XskCommand, create_service};
+use super::workers::{WorkerHandle, WorkerParts, XskCommand};
 use super::{DaemonError, Registry};
-use crate::config::Config;
-use crate::control::companion::{CompanionSetup, CompanionSocket, ListenerPolicy, link};
+use crate::config::{Config, ListenerProtocol};
+use crate::control::companion::{
+    CompanionSetup, CompanionSocket, ListenerPolicy, StreamPolicy, link, tell_streams,
+};
 use crate::control::heartbeat::HeartbeatMap;
 use crate::control::sentinel::{SentinelProgram, SentinelSetup};
 use crate::control::state::{DaemonState, Verdicts};
@@ -33,8 +36,11 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
     tracing::info!("plan:\n{plan}");
     let count = plan.workers.len();
     let policies = policies(config, registry, count)?;
-    let sockets: Arc<[CompanionSocket]> =
-        CompanionSocket::bind_all(&config.listeners).map_err(DaemonError::Companion)?.into();
+    let stream_policies = stream_policies(config, registry, count)?;
+    let sockets = CompanionSocket::bind_all(&config.listeners).map_err(DaemonError::Companion)?;
+    let (stream_sockets, sockets): (Vec<_>, Vec<_>) =
+        sockets.into_iter().partition(|socket| socket.protocol() == ListenerProtocol::Tcp);
+    let sockets: Arc<[CompanionSocket]> = sockets.into();
     let heartbeats = WorkerHeartbeats::new(count).map_err(DaemonError::system("making the heartbeats"))?;
     let heartbeat_file = || heartbeats.descriptor().map_err(DaemonError::system("sharing the heartbeats"));
     let view = HeartbeatMap::open(&heartbeat_file()?, heartbeats.layout())
@@ -85,6 +91,8 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
     let state = Arc::new(DaemonState::new(counted, view.clone(), verdict_source(&interfaces)));
     state.set_queues(queues);
     let runtime = prepared.runtime().clone();
+    tell_streams(&runtime, stream_sockets, |listener| stream_policies[listener].clone())
+        .map_err(DaemonError::system("waiting for the companion's connections"))?;
     for interface in lock(&interfaces).iter_mut() {
         interface.follow_log(&runtime);
     }
@@ -167,8 +175,31 @@ fn policies(
         .iter()
         .enumerate()
         .map(|(index, listener)| {
-            let service = create_service(registry, config, index, 0, workers)?;
+            let service = match listener.protocol {
+                ListenerProtocol::Udp => Some(service(config, registry, index, 0, workers)?),
+                ListenerProtocol::Tcp => None,
+            };
             Ok(ListenerPolicy::new(AllowList::new(&listener.allow), listener.port, service))
+        })
+        .collect()
+}
+
+/// The same for those who connect.
+fn stream_policies(
+    config: &Config,
+    registry: &Registry,
+    workers: usize,
+) -> Result<Vec<StreamPolicy>, DaemonError> {
+    config
+        .listeners
+        .iter()
+        .enumerate()
+        .map(|(index, listener)| {
+            let words = match listener.protocol {
+                ListenerProtocol::Udp => &b""[..],
+                ListenerProtocol::Tcp => stream_service(config, registry, index, 0, workers)?.unavailable(),
+            };
+            Ok(StreamPolicy { allow: AllowList::new(&listener.allow), words })
         })
         .collect()
 }

@@ -7,21 +7,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::interface::Lane;
+use super::listeners;
 use super::{DaemonError, Registry};
-use crate::config::{Config, ListenerConfig};
+use crate::config::Config;
 use crate::control::companion::WorkerLink;
 use crate::memory::{HugePages, Placement};
 use crate::metrics::WorkerMetrics;
-use crate::net::allow::AllowList;
-use crate::net::rate_limit::RateLimiter;
 use crate::port::xsk::{XskPort, XskQueue};
-use crate::service::{Service, ServiceSetup};
 use crate::table::memory::{MemoryTable, MemoryTableConfig};
-use crate::time::Now;
 use crate::topology::WorkerPlan;
 use crate::worker::driver::{Beat, Command, Driver, Event};
 use crate::worker::wake::Wake;
-use crate::worker::{Listener, Shard, Worker};
+use crate::worker::{Shard, Worker};
 
 /// Time to fault in a table that an operator need not hear of.
 const TABLE_TIME_EXPECTED: Duration = Duration::from_secs(5);
@@ -173,19 +170,12 @@ fn assemble(
             "this host gave the table's memory slowly; huge pages set aside would help"
         );
     }
-    let listeners = config
-        .listeners
-        .iter()
-        .enumerate()
-        .map(|(index, listener)| {
-            let service = create_service(registry, config, index, plan.worker, workers)?;
-            Ok(listen(listener, service))
-        })
-        .collect::<Result<Vec<_>, DaemonError>>()?;
+    let listeners = listeners::datagrams(config, registry, plan.worker, workers)?;
+    let streams = listeners::streams(config, registry, plan.worker, workers, &lanes)?;
     let shard = Shard::new(listeners, Box::new(table), metrics);
     let lane_generations = vec![0; lanes.len()];
     let (lanes, lane_beats) = lanes.into_iter().map(|lane| (lane.bypass, Some(lane.beat))).unzip();
-    let worker = Worker::new(lanes, Some(link.end), shard);
+    let worker = Worker::new(lanes, Some(link.end), shard).with_streams(streams);
     let driver = Driver {
         number: plan.worker,
         idle: config.workers.idle,
@@ -198,40 +188,4 @@ fn assemble(
         events,
     };
     Ok((driver, worker))
-}
-
-fn listen(config: &ListenerConfig, service: Box<dyn Service>) -> Listener {
-    // Keyed by a secret: what a client can compute, it can aim at.
-    let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), config.port);
-    Listener {
-        addresses: config.addresses.clone(),
-        port: config.port,
-        allow: AllowList::new(&config.allow),
-        limiter: config.rate_limit.map(|limit| RateLimiter::new(limit.requests_per_s, limit.burst, seed)),
-        service,
-    }
-}
-
-/// A worker's instance of a listener's service.
-pub(super) fn create_service(
-    registry: &Registry,
-    config: &Config,
-    listener: usize,
-    worker: usize,
-    workers: usize,
-) -> Result<Box<dyn Service>, DaemonError> {
-    let ListenerConfig { service: name, reply_bytes_max, .. } = &config.listeners[listener];
-    let factory = registry.get(name).ok_or_else(|| DaemonError::UnknownService {
-        listener,
-        name: name.clone(),
-        known: registry.names().collect::<Vec<_>>().join(", "),
-    })?;
-    let setup = ServiceSetup {
-        worker,
-        workers,
-        reply_bytes_max: *reply_bytes_max as usize,
-        item_bytes_max: config.table.item_bytes_max as usize,
-        started: Now::read(),
-    };
-    factory.create(&setup).map_err(|source| DaemonError::Service { listener, name: name.clone(), source })
 }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane_ebpf::packet::{self, IpVersion, Transport};
+use dataplane_ebpf::packet::{self, IpVersion, Packet, Transport};
 
 use super::checksum::{Sum, pseudo_header};
 use super::reply::ReplyHeaders;
@@ -39,6 +39,19 @@ impl UdpDatagram<'_> {
 #[inline]
 pub fn receive(packet: &[u8], policy: ChecksumPolicy) -> Result<UdpDatagram<'_>, DropReason> {
     let parsed = packet::parse(packet).map_err(|_| DropReason::Malformed)?;
+    verify(packet, &parsed, policy)
+}
+
+/// Verifies one packet that was parsed.
+///
+/// # Errors
+/// As [`receive`].
+#[inline]
+pub fn verify<'a>(
+    packet: &'a [u8],
+    parsed: &Packet,
+    policy: ChecksumPolicy,
+) -> Result<UdpDatagram<'a>, DropReason> {
     let Transport::Udp(header) = parsed.transport else { return Err(DropReason::Malformed) };
     let source = SocketAddr::new(parsed.source.to_ip(), header.source_port);
     let destination = SocketAddr::new(parsed.destination.to_ip(), header.destination_port);

@@ -3,7 +3,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`digits`] | numbers as digits |
-//! | [`output`] | where replies go, and how much room there is |
+//! | [`output`] | numbers into an output |
 //! | [`memcached`] | classic text, meta, over datagrams and over streams |
 //! | [`resp`] | Redis's: requests and replies of versions 2 and 3 |
 

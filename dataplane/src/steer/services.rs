@@ -81,6 +81,7 @@ impl From<&ListenerConfig> for ServiceRule {
         Self {
             protocol: match listener.protocol {
                 ListenerProtocol::Udp => ServiceProtocol::Udp,
+                ListenerProtocol::Tcp => ServiceProtocol::Tcp,
             },
             port: listener.port,
             addresses: listener.addresses.clone(),

@@ -1,4 +1,5 @@
-//! Datagrams for services: over a port, or from the companion socket.
+//! Datagrams and streams for services: over a port, or from the companion socket.
 
 pub mod bypass;
 pub mod companion;
+pub mod streams;

@@ -162,7 +162,7 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
             let idle_ns = now.monotonic_ns.saturating_sub(last_work_ns);
             match spin_ns {
                 Some(spin_ns) if !worked && idle_ns >= spin_ns => {
-                    called = self.sleep(&worker);
+                    called = self.sleep(&worker, now);
                     let woken = Now::read();
                     metrics.sleeps.increment();
                     metrics.asleep_ns.add(woken.monotonic_ns.saturating_sub(now.monotonic_ns));
@@ -219,7 +219,7 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
 
     /// Sleeps until a frame, a companion request or a command comes, but never so long that the heartbeat grows
     /// stale. True when it was woken by the control plane.
-    fn sleep(&self, worker: &Worker<P, Q>) -> bool {
+    fn sleep(&self, worker: &Worker<P, Q>, now: Now) -> bool {
         let mut handles: ArrayVec<BorrowedFd<'_>, { QUEUES_MAX + 1 }> = ArrayVec::new();
         handles.push(self.wake.as_fd());
         handles.extend(worker.lanes().filter_map(|(_, lane)| lane.wait_handle()));
@@ -227,7 +227,10 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
             handles.iter().map(|handle| PollFd::from_borrowed_fd(*handle, PollFlags::IN)).collect();
         // Neither room in the device nor frames coming back from it are signalled.
         let backlog = worker.lanes().any(|(_, lane)| lane.has_backlog() || lane.accounts().filling == 0);
-        let timeout_ns = if backlog { BACKLOG_SLEEP_NS } else { SLEEP_NS_MAX };
+        let longest_ns = if backlog { BACKLOG_SLEEP_NS } else { SLEEP_NS_MAX };
+        // Without this a retransmission would wait for the longest sleep.
+        let due_ns = worker.next_due_ns().map_or(u64::MAX, |due_ns| due_ns.saturating_sub(now.monotonic_ns));
+        let timeout_ns = longest_ns.min(due_ns);
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(timeout_ns).expect("less than a second") };
         // A signal or a failure wakes it early, which costs one empty round.
         let _ = poll(&mut polled, Some(&timeout));

@@ -14,15 +14,17 @@ use std::sync::Arc;
 
 use self::shard::Serving;
 use crate::limits::COMPANION_BATCH;
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{TcpEvent, WorkerMetrics};
 use crate::port::{FrameAccounts, Port, PortError, QueueOwner};
 use crate::time::Now;
-use crate::transport::bypass::Bypass;
+use crate::transport::bypass::{Bypass, Streams};
 use crate::transport::companion::CompanionWorkerEnd;
 
 /// One worker: its queues, its companion and its shard.
 pub struct Worker<P, Q> {
     lanes: Vec<Option<Bypass<P, Q>>>,
+    /// By the number of their lane, whose failure they outlive.
+    streams: Vec<Streams>,
     companion: Option<CompanionWorkerEnd>,
     shard: Shard,
     metrics: Arc<WorkerMetrics>,
@@ -44,20 +46,26 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
     #[must_use]
     pub fn new(lanes: Vec<Bypass<P, Q>>, companion: Option<CompanionWorkerEnd>, shard: Shard) -> Self {
         let metrics = Arc::clone(shard.metrics());
-        Self { lanes: lanes.into_iter().map(Some).collect(), companion, shard, metrics }
+        Self { lanes: lanes.into_iter().map(Some).collect(), streams: Vec::new(), companion, shard, metrics }
+    }
+
+    /// Serves streams too, each of these on the lane of its place.
+    #[must_use]
+    pub fn with_streams(self, streams: Vec<Streams>) -> Self {
+        Self { streams, ..self }
     }
 
     /// One step: takes what has arrived, answers it, sends the answers. Never blocks.
     pub fn poll(&mut self, now: Now) -> Progress {
         let mut progress = Progress::default();
-        let Self { lanes, companion, shard, metrics } = self;
+        let Self { lanes, streams, companion, shard, metrics } = self;
         for (number, place) in lanes.iter_mut().enumerate() {
             // One failure a poll: what a later lane says would be lost.
             if progress.failed.is_some() {
                 break;
             }
             let Some(lane) = place else { continue };
-            match lane.poll(metrics, &mut Serving { shard, now }) {
+            match lane.poll(metrics, &mut Serving { shard, now }, streams.get_mut(number)) {
                 Ok(frames) => progress.taken += frames,
                 Err(error) if error.recovers_by_itself() => {}
                 Err(error) => {
@@ -104,6 +112,18 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
         self.lanes().fold(FrameAccounts::default(), |sum, (_, lane)| sum + lane.accounts())
     }
 
+    /// The streams, by the number of their lane.
+    #[must_use]
+    pub fn streams(&self) -> &[Streams] {
+        &self.streams
+    }
+
+    /// When streams want a poll though no frame comes, in nanoseconds of the monotonic clock; 0 is at once.
+    #[must_use]
+    pub fn next_due_ns(&self) -> Option<u64> {
+        self.lanes().filter_map(|(number, _)| self.streams.get(number)?.next_due_ns()).min()
+    }
+
     /// The shard.
     #[must_use]
     pub fn shard(&self) -> &Shard {
@@ -116,9 +136,25 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
         for lane in self.lanes.iter_mut().flatten() {
             lane.survey(&self.metrics);
         }
+        self.publish_streams();
         let accounts = self.accounts();
         self.metrics.frames_total.set(accounts.total);
         self.metrics.frames_lost.set(accounts.lost());
         self.shard.publish();
+    }
+
+    fn publish_streams(&self) {
+        let mut sum = [0; TcpEvent::ALL.len()];
+        let mut connections = 0;
+        for streams in &self.streams {
+            connections += streams.stack().holdings().flows as u64;
+            for (sum, (_, count)) in sum.iter_mut().zip(streams.events()) {
+                *sum += count;
+            }
+        }
+        self.metrics.tcp_connections.set(connections);
+        for (&event, count) in TcpEvent::ALL.iter().zip(sum) {
+            self.metrics.tcp_happened(event, count);
+        }
     }
 }

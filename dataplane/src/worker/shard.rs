@@ -62,6 +62,12 @@ impl Shard {
         self.table.anticipate(hint);
     }
 
+    /// What a service works with at this time.
+    #[inline]
+    pub fn context(&mut self, now: Now) -> Context<'_> {
+        Context { now, table: self.table.as_mut(), metrics: &self.metrics }
+    }
+
     /// Lets the table complete and clean up.
     pub fn poll(&mut self, now: Now) {
         // Datagram sessions answer at once or not at all: nobody waits for an origin here.
@@ -111,5 +117,15 @@ impl Server for Serving<'_> {
     #[inline]
     fn serve(&mut self, datagram: &Datagram<'_>, replies: &mut dyn Replies) {
         self.shard.serve(self.now, datagram, replies);
+    }
+
+    #[inline]
+    fn now(&self) -> Now {
+        self.now
+    }
+
+    #[inline]
+    fn context(&mut self) -> Context<'_> {
+        self.shard.context(self.now)
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -109,6 +109,18 @@ allow = ["10.77.0.0/24", "fd77::/64", "127.0.0.0/8", "::1/128"]
     pub(crate) fn client(&self, family: Family) -> Client {
         let local = SocketAddr::new(family.of(&self.pair.left_end), 0);
         Client::open(&self.pair.left, local, self.server(family))
+    }
+
+    /// Gives the client's host another address, to which replies would find their way.
+    pub(crate) fn add_client_address(&self, address: Ipv4Addr) {
+        let (prefix, host) = (format!("{address}/24"), address.to_string());
+        self.pair.left.ip(&["addr", "add", &prefix, "dev", &self.pair.left_end.interface]).expect("added");
+        let route = ["route", "add", &format!("{host}/32"), "dev", self.interface()];
+        self.pair.right.ip(&route).expect("a way back");
+        let mac = self.pair.left_end.mac_text();
+        let neighbour =
+            ["neigh", "replace", &host, "lladdr", &mac, "dev", self.interface(), "nud", "permanent"];
+        self.pair.right.ip(&neighbour).expect("no reply would be lost for want of a neighbour");
     }
 
     /// Waits until the daemon's status is as wanted.

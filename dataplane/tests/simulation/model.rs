@@ -14,10 +14,11 @@ pub(crate) fn memcached() -> Box<dyn Service> {
         worker: 0,
         workers: 1,
         reply_bytes_max: 65_536,
+        connections_max: 16,
         item_bytes_max: 1 << 20,
         started: Now::default(),
     };
-    memcached::factory().create(&setup).expect("a service")
+    memcached::factory().create(&setup).expect("a service").expect("for datagrams")
 }
 
 /// A request's datagram: one message, with its number.

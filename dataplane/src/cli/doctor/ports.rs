@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use dataplane::config::Config;
+use dataplane::config::{Config, ListenerProtocol};
 use dataplane::control::companion::{CompanionError, CompanionSocket};
 
 use super::report::{Finding, Verdict};
@@ -44,14 +44,22 @@ fn judge(error: &CompanionError) -> Finding {
     const SUBJECT: &str = "ports";
     let detail = error.to_string();
     match error {
-        CompanionError::Taken { address, holder: Some(holder), .. } if is_own(holder) => {
-            let address = format!("UDP {address} is a running daemon's, {holder}");
+        CompanionError::Taken { protocol, address, holder: Some(holder), .. } if is_own(holder) => {
+            let address =
+                format!("{} {address} is a running daemon's, {holder}", protocol.label().to_uppercase());
             Finding::note(SUBJECT, format!("{address}, which has to end before another starts"))
         }
-        CompanionError::Taken { address, .. } => Finding::lacking(
+        CompanionError::Taken { protocol, address, .. } => Finding::lacking(
             SUBJECT,
             detail,
-            format!("ss -lunp 'sport = :{}'   # stop what has it", address.port()),
+            format!(
+                "ss -l{}np 'sport = :{}'   # stop what has it",
+                match protocol {
+                    ListenerProtocol::Udp => 'u',
+                    ListenerProtocol::Tcp => 't',
+                },
+                address.port()
+            ),
         ),
         CompanionError::NotOurs { address, .. } => {
             Finding::lacking(SUBJECT, detail, format!("ip address add {} dev INTERFACE", address.ip()))
@@ -86,17 +94,30 @@ mod tests {
     #[test]
     fn a_running_daemon_is_no_fault_of_the_host_and_others_are() {
         let address: SocketAddr = "127.0.0.1:11211".parse().expect("an address");
-        let taken =
-            |holder: &str| CompanionError::Taken { listener: 0, address, holder: Some(holder.to_owned()) };
+        let taken = |holder: &str| CompanionError::Taken {
+            listener: 0,
+            protocol: ListenerProtocol::Udp,
+            address,
+            holder: Some(holder.to_owned()),
+        };
         assert_eq!(judge(&taken("dataplane (pid 42)")).verdict, Verdict::Note);
         let other = judge(&taken("memcached (pid 42)"));
         assert_eq!(other.verdict, Verdict::Lacking);
         assert!(other.command.is_some_and(|command| command.starts_with("ss -lunp")));
-        let denied =
-            CompanionError::Bind { listener: 0, address, source: io::ErrorKind::PermissionDenied.into() };
+        let denied = CompanionError::Bind {
+            listener: 0,
+            protocol: ListenerProtocol::Udp,
+            address,
+            source: io::ErrorKind::PermissionDenied.into(),
+        };
         let command = judge(&denied).command.expect("there is one");
         assert!(command.contains("ip_unprivileged_port_start=11211"), "{command}");
-        let odd = CompanionError::Bind { listener: 0, address, source: io::ErrorKind::OutOfMemory.into() };
+        let odd = CompanionError::Bind {
+            listener: 0,
+            protocol: ListenerProtocol::Udp,
+            address,
+            source: io::ErrorKind::OutOfMemory.into(),
+        };
         assert_eq!(judge(&odd).command, None, "no command mends that");
     }
 }

@@ -1,12 +1,15 @@
-//! Who has a UDP port: the kernel lists sockets by inode, and each process's descriptors name inodes.
+//! Who has a port: the kernel lists sockets by inode, and each process's descriptors name inodes.
 
 use std::fs;
 use std::net::SocketAddr;
 
-/// The process that has a UDP port, as `name (pid 42)`; `None` when it is in another namespace, or hidden.
+use crate::config::ListenerProtocol;
+
+/// The process that has a port, as `name (pid 42)`; `None` when it is in another namespace, or hidden.
 #[must_use]
-pub fn port_holder(address: SocketAddr) -> Option<String> {
-    let inodes: Vec<String> = ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"]
+pub fn port_holder(protocol: ListenerProtocol, address: SocketAddr) -> Option<String> {
+    let table = format!("/proc/thread-self/net/{}", protocol.label());
+    let inodes: Vec<String> = [table.clone(), format!("{table}6")]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
         .flat_map(|table| inodes_on_port(&table, address.port()))
@@ -50,7 +53,7 @@ mod tests {
     fn this_process_is_found_by_its_port() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let address = socket.local_addr().expect("it is bound");
-        let holder = port_holder(address).expect("it is us");
+        let holder = port_holder(ListenerProtocol::Udp, address).expect("it is us");
         assert!(holder.ends_with(&format!("(pid {})", std::process::id())), "{holder}");
         drop(socket);
     }

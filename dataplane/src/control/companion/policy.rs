@@ -18,14 +18,14 @@ pub const UNAVAILABLE_PER_S_MAX: u32 = 10_000;
 pub struct ListenerPolicy {
     allow: AllowList,
     port: u16,
-    service: Box<dyn Service>,
+    service: Option<Box<dyn Service>>,
 }
 
 impl ListenerPolicy {
     /// A policy. `service` is an instance of the control plane's own: only its
-    /// [`unavailable`](Service::unavailable) is called.
+    /// [`unavailable`](Service::unavailable) is called. A listener for streams has none.
     #[must_use]
-    pub fn new(allow: AllowList, port: u16, service: Box<dyn Service>) -> Self {
+    pub fn new(allow: AllowList, port: u16, service: Option<Box<dyn Service>>) -> Self {
         Self { allow, port, service }
     }
 
@@ -38,7 +38,7 @@ impl ListenerPolicy {
 
     /// The protocol's "temporarily unavailable" for a request; `None` when it has none.
     pub fn unavailable<'r>(&self, request: &[u8], reply: &'r mut [u8]) -> Option<&'r [u8]> {
-        let length = self.service.unavailable(request, reply);
+        let length = self.service.as_ref()?.unavailable(request, reply);
         (length > 0).then(|| reply.get(..length)).flatten()
     }
 }
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn only_clients_on_the_allow_list_are_answered() {
-        let policy = ListenerPolicy::new(AllowList::new(&private_sources()), 11211, Box::new(Silent));
+        let policy = ListenerPolicy::new(AllowList::new(&private_sources()), 11211, Some(Box::new(Silent)));
         let admits = |source: &str| policy.admits(source.parse().expect("an address"));
         assert!(admits("10.1.2.3:5555") && admits("[fd00::1]:5555"));
         assert!(!admits("8.8.8.8:5555"));

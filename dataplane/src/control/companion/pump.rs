@@ -323,6 +323,7 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
+    use crate::config::ListenerProtocol;
     use crate::control::companion::link;
     use crate::metrics::WorkerMetrics;
     use crate::net::allow::AllowList;
@@ -344,13 +345,15 @@ mod tests {
 
     #[test]
     fn the_last_requests_are_carried_by_buffers_that_came_back_meanwhile() {
-        let socket = CompanionSocket::bind(0, "127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let socket =
+            CompanionSocket::bind(0, ListenerProtocol::Udp, "127.0.0.1:0".parse().expect("an address"))
+                .expect("a port");
         let server = socket.address();
         let allow = AllowList::new(&["127.0.0.0/8".parse().expect("a network")]);
         let (control, mut worker) = link(1).expect("two descriptors");
         let setup = CompanionSetup {
             sockets: [socket].into(),
-            listeners: vec![ListenerPolicy::new(allow, server.port(), Box::new(Mute))],
+            listeners: vec![ListenerPolicy::new(allow, server.port(), Some(Box::new(Mute)))],
             links: vec![control],
             heartbeats: Arc::new(Beating),
         };

@@ -1,4 +1,4 @@
-//! The companion's kernel sockets.
+//! The companion's kernel sockets, for datagrams and for streams.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,22 +7,27 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::{datagram, holder};
-use crate::config::ListenerConfig;
+use crate::config::{ListenerConfig, ListenerProtocol};
 
 /// Bytes the kernel may queue on each socket: some thousand small requests, for a burst while the thread is busy.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+/// Connections the kernel keeps until they are taken.
+const BACKLOG: i32 = 256;
 
 /// Why a companion socket cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum CompanionError {
     /// The port is another process's.
     #[error(
-        "listener[{listener}]: UDP port {address} is taken{}; stop what has it, or choose another port",
+        "listener[{listener}]: {} port {address} is taken{}; stop what has it, or choose another port",
+        .protocol.label().to_uppercase(),
         .holder.as_ref().map_or(String::new(), |holder| format!(" by {holder}"))
     )]
     Taken {
         /// Number of the listener.
         listener: usize,
+        /// Its protocol.
+        protocol: ListenerProtocol,
         /// The address.
         address: SocketAddr,
         /// Who has it, when that can be found.
@@ -40,10 +45,12 @@ pub enum CompanionError {
         address: SocketAddr,
     },
     /// The kernel refused otherwise.
-    #[error("listener[{listener}]: cannot bind UDP {address}: {source}")]
+    #[error("listener[{listener}]: cannot bind {} {address}: {source}", .protocol.label().to_uppercase())]
     Bind {
         /// Number of the listener.
         listener: usize,
+        /// Its protocol.
+        protocol: ListenerProtocol,
         /// The address.
         address: SocketAddr,
         /// The kernel's reason.
@@ -56,6 +63,7 @@ pub enum CompanionError {
 pub struct CompanionSocket {
     fd: OwnedFd,
     listener: usize,
+    protocol: ListenerProtocol,
     address: SocketAddr,
 }
 
@@ -71,7 +79,7 @@ impl CompanionSocket {
             let anywhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
             let addresses = if config.addresses.is_empty() { &anywhere[..] } else { &config.addresses };
             for &ip in addresses {
-                match Self::bind(listener, SocketAddr::new(ip, config.port)) {
+                match Self::bind(listener, config.protocol, SocketAddr::new(ip, config.port)) {
                     Ok(socket) => sockets.push(socket),
                     Err(CompanionError::Bind { address, source, .. })
                         if ip.is_unspecified() && address.is_ipv6() && is_without_ipv6(&source) =>
@@ -89,19 +97,30 @@ impl CompanionSocket {
     ///
     /// # Errors
     /// [`CompanionError`].
-    pub fn bind(listener: usize, address: SocketAddr) -> Result<Self, CompanionError> {
-        let fd = Self::open(address).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => {
-                CompanionError::Taken { listener, address, holder: holder::port_holder(address) }
-            }
+    pub fn bind(
+        listener: usize,
+        protocol: ListenerProtocol,
+        address: SocketAddr,
+    ) -> Result<Self, CompanionError> {
+        let opened = match protocol {
+            ListenerProtocol::Udp => Self::open_datagrams(address),
+            ListenerProtocol::Tcp => Self::open_streams(address),
+        };
+        let fd = opened.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => CompanionError::Taken {
+                listener,
+                protocol,
+                address,
+                holder: holder::port_holder(protocol, address),
+            },
             io::ErrorKind::AddrNotAvailable => CompanionError::NotOurs { listener, address },
-            _ => CompanionError::Bind { listener, address, source },
+            _ => CompanionError::Bind { listener, protocol, address, source },
         })?;
         let bound = rustix::net::getsockname(&fd).ok().and_then(|bound| SocketAddr::try_from(bound).ok());
-        Ok(Self { fd, listener, address: bound.unwrap_or(address) })
+        Ok(Self { fd, listener, protocol, address: bound.unwrap_or(address) })
     }
 
-    fn open(address: SocketAddr) -> io::Result<OwnedFd> {
+    fn open_datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
@@ -117,6 +136,32 @@ impl CompanionSocket {
         // No SO_REUSEADDR: with it a second daemon could bind the port and share the traffic.
         rustix::net::bind(&fd, &address)?;
         Ok(fd)
+    }
+
+    fn open_streams(address: SocketAddr) -> io::Result<OwnedFd> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&fd, true)?;
+        }
+        // Connections of an earlier daemon that are in TIME_WAIT still; a second listener it does not allow.
+        sockopt::set_socket_reuseaddr(&fd, true)?;
+        rustix::net::bind(&fd, &address)?;
+        rustix::net::listen(&fd, BACKLOG)?;
+        Ok(fd)
+    }
+
+    /// What it carries.
+    #[must_use]
+    pub fn protocol(&self) -> ListenerProtocol {
+        self.protocol
+    }
+
+    /// The socket alone.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
     }
 
     /// Number of the listener it is for.
@@ -157,8 +202,11 @@ mod tests {
     #[test]
     fn a_taken_port_is_told_with_its_holder() {
         let first =
-            CompanionSocket::bind(0, "127.0.0.1:0".parse().expect("an address")).expect("a free port");
-        let error = CompanionSocket::bind(3, first.address()).expect_err("it is taken").to_string();
+            CompanionSocket::bind(0, ListenerProtocol::Udp, "127.0.0.1:0".parse().expect("an address"))
+                .expect("a free port");
+        let error = CompanionSocket::bind(3, ListenerProtocol::Udp, first.address())
+            .expect_err("it is taken")
+            .to_string();
         assert!(error.starts_with("listener[3]: UDP port 127.0.0.1:"), "{error}");
         assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
     }
@@ -166,7 +214,8 @@ mod tests {
     #[test]
     fn an_address_of_another_host_is_told() {
         let error =
-            CompanionSocket::bind(0, "192.0.2.1:9".parse().expect("an address")).expect_err("not ours");
+            CompanionSocket::bind(0, ListenerProtocol::Udp, "192.0.2.1:9".parse().expect("an address"))
+                .expect_err("not ours");
         assert!(error.to_string().contains("none of this host's addresses"), "{error}");
     }
 

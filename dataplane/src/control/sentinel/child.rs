@@ -1,6 +1,5 @@
 //! The sentinel's side: a loop that mostly sleeps.
 
-use std::error::Error;
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -14,7 +13,7 @@ use crate::control::companion::{
 use crate::control::heartbeat::{HeartbeatMap, Heartbeats};
 use crate::limits::{BATCH_FRAMES, COMPANION_DATAGRAM_BYTES_MAX};
 use crate::net::allow::AllowList;
-use crate::service::{Service, ServiceSetup};
+use crate::service::{Service, ServiceError, ServiceSetup};
 use crate::time::{NS_PER_MS, Now};
 
 /// Time between two looks at the heartbeats.
@@ -40,7 +39,7 @@ pub enum SentinelError {
         /// Its name.
         service: String,
         /// Its reason.
-        source: Box<dyn Error + Send + Sync>,
+        source: ServiceError,
     },
     /// The kernel refused something.
     #[error("{what}: {source}")]
@@ -53,7 +52,7 @@ pub enum SentinelError {
 }
 
 /// An instance of a service, or why there is none; `None` when there is no service of that name.
-pub type ServiceResult = Option<Result<Box<dyn Service>, Box<dyn Error + Send + Sync>>>;
+pub type ServiceResult = Option<Result<Option<Box<dyn Service>>, ServiceError>>;
 
 /// Runs as the sentinel until the daemon ends. `create` makes an instance of a service by name.
 ///
@@ -239,6 +238,7 @@ fn policy(
         worker: 0,
         workers: 1,
         reply_bytes_max: listener.reply_bytes_max,
+        connections_max: 1,
         item_bytes_max: listener.item_bytes_max,
         started: Now::read(),
     };

@@ -106,6 +106,18 @@ impl Io<'_> {
         own.min(self.chunks.available() * self.chunks.chunk_bytes())
     }
 
+    /// Bytes that can be taken at most, once the peer has acknowledged all that was taken.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.send_bytes_max as usize
+    }
+
+    /// Asks for [`Handler::writable`], and for what was not taken to be shown again, once there is room, as if
+    /// [`Io::send`] had taken less than it was given.
+    pub const fn wait_for_room(&mut self) {
+        self.sender.wanting = true;
+    }
+
     /// Bytes taken and not yet acknowledged by the peer.
     #[must_use]
     pub const fn pending(&self) -> usize {

@@ -4,13 +4,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::session::Session;
-use super::stream::{Next, Progress, Stream};
+use super::stream::Stream;
 use super::udp::{FRAME_HEADER_BYTES, FrameHeader, Memcached};
 use crate::limits::{MEMCACHED_DATAGRAM_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::metrics::WorkerMetrics;
-use crate::protocol::output::Output;
 use crate::request::Origin;
-use crate::service::{Context, Datagram, Replies, Service, ServiceSetup, Via};
+use crate::service::{Context, Datagram, Next, Output, Progress, Replies, Service, ServiceSetup, Via};
 use crate::table::Table;
 use crate::table::model::ModelTable;
 use crate::time::Now;
@@ -22,6 +21,7 @@ pub fn roomy_setup() -> ServiceSetup {
         worker: 0,
         workers: 1,
         reply_bytes_max: 4 << 20,
+        connections_max: 16,
         item_bytes_max: VALUE_BYTES_MAX + crate::limits::KEY_BYTES_MAX,
         started: Now::default(),
     }

@@ -20,6 +20,7 @@ pub mod classic;
 pub mod command;
 #[cfg(any(test, feature = "testbed"))]
 pub mod conversation;
+mod factory;
 pub mod meta;
 pub mod number;
 pub mod parse;
@@ -30,7 +31,8 @@ pub mod stream;
 pub mod token;
 pub mod udp;
 
-pub use udp::{Memcached, factory};
+pub use factory::factory;
+pub use udp::Memcached;
 
 /// What `version` answers. It begins with the memcached release whose behaviour is matched, because clients read
 /// a number there to learn what the server can do.

@@ -1,6 +1,6 @@
 //! A bounded buffer for a datagram's reply, and memcached's reply lines.
 
-use crate::protocol::output::Output;
+use crate::service::Output;
 
 /// Every line that a carried-out command can be answered with.
 pub mod lines {
@@ -137,6 +137,7 @@ impl Output for ReplyBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::output::OutputExt;
 
     #[test]
     fn a_reply_that_does_not_fit_becomes_one_error_line() {

@@ -5,7 +5,8 @@ use super::parse::error_lines::ERROR;
 use super::reply::lines;
 use super::token::Tokens;
 use crate::metrics::OpKind;
-use crate::protocol::output::Output;
+use crate::protocol::output::OutputExt;
+use crate::service::Output;
 use crate::service::{Context, ServiceSetup};
 use crate::time::{NS_PER_S, Now};
 

@@ -5,6 +5,8 @@
 //! holds no bytes itself. A read of many keys is the one message that is answered in pieces: between two keys it can
 //! wait for room, and what was answered is consumed meanwhile.
 
+use std::net::SocketAddr;
+
 use super::command::{Command, Exptime, Get};
 use super::parse::{Incomplete, MESSAGE_BYTES_MAX, Parsed, line_bytes_max, parse};
 use super::reply::lines;
@@ -13,9 +15,8 @@ use super::statistics::STATISTICS_BYTES_MAX;
 use super::token::{Line, Tokens};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::metrics::DropReason;
-use crate::protocol::output::Output;
 use crate::request::Origin;
-use crate::service::Context;
+use crate::service::{Context, Next, Output, Progress, ServiceSetup, StreamService};
 
 /// Room with which every reply that there can be fits, so that none is refused: a key, the largest value, and the lines
 /// around it.
@@ -37,33 +38,6 @@ const _: () = {
     assert!(OUTPUT_BYTES_MIN >= 2 * KEY_BYTES_MAX + 4 * session::LINE_BYTES_MAX);
     assert!(OUTPUT_BYTES_ENOUGH >= VALUE_BYTES_MAX + 2 * KEY_BYTES_MAX + 4 * session::LINE_BYTES_MAX);
 };
-
-/// How far a call came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct Progress {
-    /// Bytes at the input's beginning that are done with; the next input begins behind them.
-    pub consumed: usize,
-    /// What it waits for.
-    pub next: Next,
-}
-
-/// What a stream waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// For so many unread bytes, those that are there included.
-    Input {
-        /// Unread bytes with which there is something to do.
-        bytes: usize,
-    },
-    /// For so much room in the output; at most its capacity.
-    Room {
-        /// Bytes.
-        bytes: usize,
-    },
-    /// For nothing more: what is in the output is to be sent, and the connection closed.
-    Close,
-}
 
 /// A connection's place in the protocol.
 #[derive(Clone, Copy, Debug, Default)]
@@ -256,4 +230,49 @@ impl Stream {
 /// A line without its end.
 fn text_of(line: &[u8]) -> &[u8] {
     Line::first(line).map_or(line, |line| line.text)
+}
+
+/// memcached over byte streams, for one transport of a worker.
+#[derive(Debug)]
+pub struct MemcachedStreams {
+    session: Session,
+    streams: Box<[Stream]>,
+    item_bytes_max: usize,
+}
+
+impl MemcachedStreams {
+    /// The service; its one allocation is the places of its connections.
+    #[must_use]
+    pub fn new(setup: &ServiceSetup) -> Self {
+        Self {
+            session: Session::new(setup),
+            streams: vec![Stream::default(); setup.connections_max].into_boxed_slice(),
+            item_bytes_max: setup.item_bytes_max,
+        }
+    }
+}
+
+impl StreamService for MemcachedStreams {
+    fn opened(&mut self, connection: usize, _local: SocketAddr, _peer: SocketAddr) {
+        self.streams[connection] = Stream::default();
+    }
+
+    #[inline]
+    fn advance(
+        &mut self,
+        context: &mut Context<'_>,
+        connection: usize,
+        input: &[u8],
+        mut output: &mut dyn Output,
+    ) -> Progress {
+        let Self { session, streams, item_bytes_max } = self;
+        let origin = Origin(connection as u64);
+        streams[connection].advance(session, context, origin, *item_bytes_max, input, &mut output)
+    }
+
+    fn closed(&mut self, _connection: usize) {}
+
+    fn unavailable(&self) -> &'static [u8] {
+        lines::UNAVAILABLE
+    }
 }

@@ -18,9 +18,9 @@ use super::session::{Executed, Session};
 use super::token::Tokens;
 use crate::limits::{KEY_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX, MEMCACHED_DATAGRAM_KEYS_MAX};
 use crate::metrics::{DropReason, OpKind};
-use crate::protocol::output::Output;
 use crate::request::Origin;
-use crate::service::{Context, Datagram, Replies, Service, ServiceFactory, ServiceSetup};
+use crate::service::Output;
+use crate::service::{Context, Datagram, Replies, Service, ServiceSetup};
 
 /// Bytes of the frame header.
 pub const FRAME_HEADER_BYTES: usize = 8;
@@ -254,13 +254,6 @@ impl Service for Memcached {
     }
 }
 
-/// Makes a [`Memcached`] for each worker.
-pub fn factory() -> impl ServiceFactory {
-    |setup: &ServiceSetup| -> Result<Box<dyn Service>, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Box::new(Memcached::new(setup)?))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +265,7 @@ mod tests {
             worker: 0,
             workers: 1,
             reply_bytes_max: 65_536,
+            connections_max: 16,
             item_bytes_max: 1 << 20,
             started: Now::default(),
         };

@@ -5,7 +5,7 @@
 
 use super::number::{I64_BYTES_MAX, format_i64};
 use super::parse::ProtocolError;
-use crate::protocol::output::Output;
+use crate::service::Output;
 
 /// Which version a connection speaks; it begins with the second and asks for another with `HELLO`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::ListenerConfig;
+use crate::config::{ListenerConfig, TcpConfig};
 use crate::limits::WORKERS_MAX;
 use crate::topology::Interface;
 
@@ -27,6 +27,7 @@ fn serving(names: &[&str]) -> Config {
         interfaces: names.iter().map(|&name| InterfaceConfig::named(name)).collect(),
         workers: Default::default(),
         table: Default::default(),
+        tcp: TcpConfig::default(),
         listeners: vec![ListenerConfig::new("memcached", 11211)],
     }
 }

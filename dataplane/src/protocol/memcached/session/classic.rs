@@ -5,8 +5,9 @@ use super::super::parse::error_lines::TOO_LARGE;
 use super::super::reply::lines;
 use super::{Exchange, Executed, count_read, evict, finish};
 use crate::metrics::OpKind;
-use crate::protocol::output::Output;
+use crate::protocol::output::OutputExt;
 use crate::request::{self, Arithmetic, Delete, Direction, Item, Op, Reply, StoreMode};
+use crate::service::Output;
 use crate::table::Submission;
 
 /// Most bytes of an item's reply beside its key and value: `VALUE` and the spaces, flags, length, CAS, and two line ends.

@@ -7,9 +7,10 @@ use super::super::reply::lines;
 use super::{Exchange, Executed, count_read, evict, finish};
 use crate::metrics::OpKind;
 use crate::protocol::digits::U64_DIGITS_MAX;
-use crate::protocol::output::Output;
+use crate::protocol::output::OutputExt;
 use crate::request::{self, Arithmetic, Delete, Direction, Item, Op, Recache, Reply, StoreMode};
 use crate::service::Context;
+use crate::service::Output;
 use crate::table::Submission;
 use crate::time::{Expiry, Now};
 

@@ -11,8 +11,8 @@ use super::parse::error_lines::DELETE_USAGE;
 use super::reply::lines;
 use super::statistics::{STATISTICS_BYTES_MAX, Statistics};
 use crate::metrics::OpKind;
-use crate::protocol::output::Output;
 use crate::request::{Delete, Op, Origin, Request};
+use crate::service::Output;
 use crate::service::{Context, ServiceSetup};
 
 /// Room for every reply that is one line and repeats nothing of the client's.

@@ -1,5 +1,12 @@
-//! What is served on a port. Someone who writes a service of their own implements [`Service`], registers a
-//! [`ServiceFactory`] under a name, and names it in the configuration; the daemon does the rest.
+//! What is served on a port. Someone who writes a service of their own implements [`Service`] for datagrams,
+//! [`StreamService`] for byte streams, or both, registers a [`ServiceFactory`] under a name, and names it in the
+//! configuration; the daemon does the rest.
+
+mod output;
+mod stream;
+
+pub use output::Output;
+pub use stream::{Next, Progress, StreamService};
 
 use std::net::SocketAddr;
 
@@ -82,35 +89,44 @@ pub struct ServiceSetup {
     pub worker: usize,
     /// Workers there are.
     pub workers: usize,
-    /// Largest reply, in bytes over all its datagrams.
+    /// Largest reply over datagrams, in bytes over all of them.
     pub reply_bytes_max: usize,
+    /// Connections that may be open at once, over streams.
+    pub connections_max: usize,
     /// Largest item the table takes, in bytes.
     pub item_bytes_max: usize,
     /// When the worker was made.
     pub started: Now,
 }
 
+/// What keeps a service from starting.
+pub type ServiceError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Makes a service's instance for each worker, and those the control plane and the sentinel ask for
 /// [`Service::unavailable`] alone.
 pub trait ServiceFactory: Send + Sync {
-    /// The instance for one worker.
+    /// The instance for one worker that serves datagrams; `None` when the protocol has no such form.
     ///
     /// # Errors
     /// Whatever keeps the service from starting; the daemon then does not start.
-    fn create(
-        &self,
-        setup: &ServiceSetup,
-    ) -> Result<Box<dyn Service>, Box<dyn std::error::Error + Send + Sync>>;
+    fn create(&self, setup: &ServiceSetup) -> Result<Option<Box<dyn Service>>, ServiceError>;
+
+    /// The instance for one worker's transport that serves byte streams; `None` when the protocol has no such form.
+    ///
+    /// # Errors
+    /// Whatever keeps the service from starting; the daemon then does not start.
+    fn create_stream(&self, setup: &ServiceSetup) -> Result<Option<Box<dyn StreamService>>, ServiceError> {
+        let _ = setup;
+        Ok(None)
+    }
 }
 
+/// A closure serves datagrams.
 impl<F> ServiceFactory for F
 where
-    F: Fn(&ServiceSetup) -> Result<Box<dyn Service>, Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
+    F: Fn(&ServiceSetup) -> Result<Box<dyn Service>, ServiceError> + Send + Sync,
 {
-    fn create(
-        &self,
-        setup: &ServiceSetup,
-    ) -> Result<Box<dyn Service>, Box<dyn std::error::Error + Send + Sync>> {
-        self(setup)
+    fn create(&self, setup: &ServiceSetup) -> Result<Option<Box<dyn Service>>, ServiceError> {
+        self(setup).map(Some)
     }
 }
