@@ -17,6 +17,17 @@ pub enum Version {
     Three,
 }
 
+impl Version {
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> i64 {
+        match self {
+            Self::Two => 2,
+            Self::Three => 3,
+        }
+    }
+}
+
 /// Bytes around a bulk string: a mark, its length, and two line ends.
 pub const BULK_FRAME_BYTES_MAX: usize = 1 + I64_BYTES_MAX + 2 + 2;
 
@@ -26,20 +37,42 @@ pub const NUMBER_BYTES_MAX: usize = 1 + I64_BYTES_MAX + 2;
 /// Writes replies to an output. There has to be room: each reply's bytes are bounded by the constants above, its text,
 /// and what it is made of.
 #[derive(Debug)]
-pub struct Encoder<'o, O> {
+pub struct Encoder<'o, O: ?Sized> {
     output: &'o mut O,
     version: Version,
 }
 
-impl<'o, O: Output> Encoder<'o, O> {
+impl<'o, O: Output + ?Sized> Encoder<'o, O> {
     /// An encoder for a connection of this version.
     pub fn new(output: &'o mut O, version: Version) -> Self {
         Self { output, version }
     }
 
+    /// From here on, another version.
+    pub fn switch(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    /// Where it writes to.
+    pub fn output(&mut self) -> &mut O {
+        self.output
+    }
+
     /// Bytes there is room for.
+    #[must_use]
     pub fn room(&self) -> usize {
         self.output.room()
+    }
+
+    /// Bytes there is room for at most, once all has gone.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.output.capacity()
+    }
+
+    /// `OK`
+    pub fn ok(&mut self) {
+        self.output.push(b"+OK\r\n");
     }
 
     /// A status, such as `OK`: one line, which the caller knows to have no end in it.
@@ -66,8 +99,8 @@ impl<'o, O: Output> Encoder<'o, O> {
 
     /// The error that closes a connection.
     pub fn protocol_error(&mut self, error: ProtocolError) {
-        struct Pushed<'p, O>(&'p mut O);
-        impl<O: Output> std::fmt::Write for Pushed<'_, O> {
+        struct Pushed<'p, O: ?Sized>(&'p mut O);
+        impl<O: Output + ?Sized> std::fmt::Write for Pushed<'_, O> {
             fn write_str(&mut self, text: &str) -> std::fmt::Result {
                 self.0.push(text.as_bytes());
                 Ok(())
@@ -87,6 +120,11 @@ impl<'o, O: Output> Encoder<'o, O> {
             }
         }
         self.output.push(b"\r\n");
+    }
+
+    /// A count.
+    pub fn count(&mut self, count: usize) {
+        self.number(b":", count as i64);
     }
 
     /// An integer.
@@ -166,7 +204,15 @@ impl<'o, O: Output> Encoder<'o, O> {
     }
 
     fn number(&mut self, mark: &[u8; 1], number: i64) {
-        self.line(mark, format_i64(number, &mut [0; I64_BYTES_MAX]));
+        let mut digits = [0; I64_BYTES_MAX];
+        let digits = format_i64(number, &mut digits);
+        // In one piece: an output is asked once.
+        let mut line = [0; NUMBER_BYTES_MAX];
+        let end = 1 + digits.len();
+        line[..1].copy_from_slice(mark);
+        line[1..end].copy_from_slice(digits);
+        line[end..end + 2].copy_from_slice(b"\r\n");
+        self.output.push(&line[..end + 2]);
     }
 
     fn line(&mut self, mark: &[u8; 1], text: &[u8]) {

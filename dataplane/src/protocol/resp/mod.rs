@@ -1,21 +1,43 @@
-//! RESP, the protocol of Redis: versions 2 and 3, and inline commands.
+//! RESP, the protocol of Redis: versions 2 and 3, and inline commands; and the commands of Redis that are about strings and
+//! keys.
 //!
 //! | module | what it owns |
 //! |---|---|
 //! | [`parse`] | one request out of a buffer: its [`Arguments`], incomplete, or an error with Redis's own text |
 //! | [`inline`] | requests as people type them: words and quotes |
-//! | [`number`] | integers, as Redis reads them |
-//! | [`encode`] | replies, in either version |
+//! | [`number`], [`decimal`], [`glob`] | integers, fractions and patterns, as Redis reads them |
+//! | [`encode`], [`errors`] | replies, in either version; error texts |
+//! | [`spec`], [`catalogue`] | what a command is, and all there are |
+//! | [`session`], [`client`] | what a worker's connections share; what one client has set up |
+//! | [`connection`] | a connection's place in its stream: reads requests off one buffer, writes replies to another |
+//! | [`commands`] | carries them out, one module a family |
+//! | [`stream`] | the [`StreamService`](crate::service::StreamService) |
 //!
-//! The source is Redis's protocol specification and, for what bad input gets, the behaviour of Redis 7.0;
-//! `dataplane/tests/resp_differential.rs` asks both.
+//! The source is Redis's protocol specification and the behaviour of Redis 7.0; `dataplane/tests/resp_differential.rs` asks
+//! both, and `docs/protocols.md` says where they differ.
 
+pub mod catalogue;
+mod client;
+mod commands;
+pub mod connection;
+#[cfg(any(test, feature = "testbed"))]
+pub mod conversation;
+pub mod decimal;
 pub mod encode;
+mod errors;
+pub mod glob;
 pub mod inline;
 pub mod number;
 pub mod parse;
+pub mod session;
+pub mod spec;
+pub mod stream;
+mod text;
 
+pub use connection::Connection;
 pub use parse::Arguments;
+pub use session::Session;
+pub use stream::{Resp, factory};
 
 use crate::limits::VALUE_BYTES_MAX;
 
@@ -39,3 +61,7 @@ pub const REQUEST_BYTES_MAX: usize = 2 << 20;
 pub const INPUT_BYTES_MAX: usize = REQUEST_BYTES_MAX + NUMBER_LINE_BYTES_MAX + 4;
 
 const _: () = assert!(BULK_BYTES_MAX + 2 * LINE_BYTES_MAX <= REQUEST_BYTES_MAX);
+
+/// The Redis release whose behaviour is matched, as `HELLO` and `INFO` tell it: clients read a number there to learn what
+/// the server can do.
+const VERSION: &str = "7.0.15";

@@ -38,11 +38,41 @@ pub fn format_i64(number: i64, buffer: &mut [u8; I64_BYTES_MAX]) -> &[u8] {
     &buffer[at..]
 }
 
+/// An unsigned number of 64 bits as C's `strtoul` reads one that is all of a text: a sign of either kind, leading zeros.
+/// A negative one wraps around.
+#[must_use]
+pub fn parse_cursor(text: &[u8]) -> Option<u64> {
+    let (negative, digits) = match text {
+        // All that `strtoul` reads of an empty text is nothing, and that is all there is.
+        [] => return Some(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let number = digits.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })?;
+    Some(if negative { number.wrapping_neg() } else { number })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_c_does() {
+        assert_eq!(parse_cursor(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(parse_cursor(b"18446744073709551616"), None);
+        assert_eq!(parse_cursor(b"-1"), Some(u64::MAX));
+        assert_eq!(parse_cursor(b"+007"), Some(7));
+        assert_eq!(parse_cursor(b"1x"), None);
+        assert_eq!(parse_cursor(b"-"), None);
+    }
 
     #[test]
     fn an_integer_has_one_spelling() {

@@ -117,6 +117,13 @@ impl<'a> Iterator for Arguments<'a> {
 
 impl ExactSizeIterator for Arguments<'_> {}
 
+impl<'a> Arguments<'a> {
+    /// The next two.
+    pub fn next_pair(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        Some((self.next()?, self.next()?))
+    }
+}
+
 /// A line that ends with a carriage return and whatever byte follows, as Redis has it.
 struct Line<'a> {
     text: &'a [u8],

@@ -1,0 +1,135 @@
+//! A connection's place in its stream.
+//!
+//! Whoever keeps the connection keeps its bytes: what was received and not yet read, in one piece, and a send buffer. A
+//! [`Connection`] reads requests off the one and writes replies to the other, in order, until it lacks bytes or room. It
+//! holds no bytes itself. A request takes effect only once there is room for its whole reply, but for `MGET`, which can be
+//! answered in pieces.
+
+use std::net::SocketAddr;
+
+use super::Arguments;
+use super::client::Client;
+use super::commands::{self, Failure};
+use super::encode::{BULK_FRAME_BYTES_MAX, Encoder};
+use super::errors::{Error, texts};
+use super::parse::{Parsed, Place, parse};
+use super::session::{Session, Worker};
+use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::metrics::{DropReason, OpKind};
+use crate::request::Origin;
+use crate::service::{Context, Next, Output, Progress};
+
+/// Room with which every reply of one value fits, so that none is refused.
+pub const OUTPUT_BYTES_ENOUGH: usize = VALUE_BYTES_MAX + SHORT_REPLY_BYTES;
+
+/// Least capacity of an output: with less, some replies of bounded length never fit.
+pub const OUTPUT_BYTES_MIN: usize = 4096;
+
+/// Room that is there before any request is carried out: every reply fits that repeats no value.
+pub(super) const SHORT_REPLY_BYTES: usize = 512;
+
+const _: () = {
+    assert!(SHORT_REPLY_BYTES <= OUTPUT_BYTES_MIN);
+    assert!(SHORT_REPLY_BYTES > KEY_BYTES_MAX + BULK_FRAME_BYTES_MAX);
+};
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    client: Client,
+    place: Place,
+    /// Room that the next request waits for.
+    room_bytes: usize,
+    closed: bool,
+}
+
+/// What became of a request.
+enum Served {
+    Done,
+    /// It waits for so much room.
+    Waits(usize),
+}
+
+impl Connection {
+    /// A connection that was just made, between these two ends.
+    #[must_use]
+    pub fn new(session: &mut Session, local: SocketAddr, peer: SocketAddr) -> Self {
+        Self {
+            client: Client::new(session.worker.connect(), local, peer),
+            place: Place::default(),
+            room_bytes: SHORT_REPLY_BYTES,
+            closed: false,
+        }
+    }
+
+    /// It is over.
+    pub fn close(self, session: &mut Session) {
+        session.worker.connected -= 1;
+    }
+
+    /// Reads all requests that are whole, as far as there is room for their replies. `input` is every unread byte, in one
+    /// piece; `origin` is what later replies come back under.
+    pub fn advance(
+        &mut self,
+        session: &mut Session,
+        context: &mut Context<'_>,
+        origin: Origin,
+        input: &[u8],
+        output: &mut dyn Output,
+    ) -> Progress {
+        debug_assert!(output.capacity() >= OUTPUT_BYTES_MIN, "an output that holds no error line");
+        let Session { scratch, worker } = session;
+        let mut consumed = 0;
+        while !self.closed {
+            // Whoever waits for room is not read again before there is as much.
+            if output.room() < self.room_bytes && consumed < input.len() {
+                return Progress { consumed, next: Next::Room { bytes: self.room_bytes } };
+            }
+            let (served, bytes) = match parse(&input[consumed..], &mut self.place, scratch) {
+                Parsed::Incomplete(bytes) => return Progress { consumed, next: Next::Input { bytes } },
+                Parsed::Nothing(bytes) => (Served::Done, bytes),
+                Parsed::Request(arguments, bytes) => {
+                    (self.serve(worker, context, origin, arguments, output), bytes)
+                }
+                Parsed::Invalid(error) => {
+                    context.metrics.requested(OpKind::Invalid, 1);
+                    Encoder::new(output, self.client.version).protocol_error(error);
+                    self.closed = true;
+                    break;
+                }
+            };
+            match served {
+                Served::Done => {
+                    self.room_bytes = SHORT_REPLY_BYTES;
+                    consumed += bytes;
+                    self.closed = self.client.quits;
+                }
+                Served::Waits(bytes) => self.room_bytes = bytes,
+            }
+        }
+        Progress { consumed: input.len(), next: Next::Close }
+    }
+
+    /// Carries out one request, if there is room for its reply.
+    fn serve(
+        &mut self,
+        worker: &mut Worker,
+        context: &mut Context<'_>,
+        origin: Origin,
+        arguments: Arguments<'_>,
+        output: &mut dyn Output,
+    ) -> Served {
+        let error = match commands::execute(worker, &mut self.client, context, origin, arguments, output) {
+            Ok(()) => return Served::Done,
+            Err(Failure::Full { bytes }) if bytes <= output.capacity() => return Served::Waits(bytes),
+            Err(Failure::Full { .. }) => {
+                context.metrics.dropped(DropReason::ReplyTooLarge);
+                Error::Text(texts::REPLY_TOO_LARGE)
+            }
+            Err(Failure::Error(error)) => error,
+        };
+        context.metrics.requested(OpKind::Invalid, 1);
+        error.write(output);
+        Served::Done
+    }
+}

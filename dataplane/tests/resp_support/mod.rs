@@ -1,0 +1,14 @@
+//! Requests, and seeded sequences of commands.
+
+pub(crate) mod generate;
+
+/// A request as clients send it.
+pub(crate) fn request(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend(format!("${}\r\n", word.as_ref().len()).bytes());
+        bytes.extend(word.as_ref());
+        bytes.extend(b"\r\n");
+    }
+    bytes
+}
