@@ -60,6 +60,16 @@ pub const REPLY_HEADERS_BYTES_MAX: usize = 14 + 2 * 4 + 40 + 8;
 /// Largest datagram the companion socket takes or sends (the largest UDP payload over IPv4).
 pub const COMPANION_DATAGRAM_BYTES_MAX: usize = 65_507;
 
+/// Bytes of a stream that may lie unread in one piece: what the longest message of any protocol takes before it is whole.
+pub const STREAM_INPUT_BYTES_MAX: usize = (2 << 20) + (64 << 10);
+
+/// Connections of one queue that may have more than [`STREAM_INPUT_BYTES_LONG`] bytes unread at the same time; the
+/// others' windows wait.
+pub const STREAM_INPUTS_LONG_MAX: usize = 16;
+
+/// What lies unread of nearly every stream, at most.
+pub const STREAM_INPUT_BYTES_LONG: usize = 128 << 10;
+
 /// A worker whose heartbeat is older than this is passed over by the XDP program.
 pub const STALE_NS: u64 = 1_000_000_000;
 

@@ -3,9 +3,11 @@
 use super::interface::Lane;
 use super::{DaemonError, Registry};
 use crate::config::{Config, ListenerConfig, ListenerProtocol};
+use crate::limits::{STREAM_INPUT_BYTES_LONG, STREAM_INPUT_BYTES_MAX, STREAM_INPUTS_LONG_MAX};
 use crate::net::allow::AllowList;
 use crate::net::rate_limit::RateLimiter;
 use crate::net::tcp;
+use crate::protocol;
 use crate::service::{Service, ServiceFactory, ServiceSetup, StreamService};
 use crate::time::{NS_PER_S, Now};
 use crate::transport::bypass::{STREAM_MTU_BYTES_MAX, Streams};
@@ -64,7 +66,7 @@ pub(super) fn streams(
                 idle_ns: u64::from(config.tcp.idle_s) * NS_PER_S,
                 mtu_bytes: lane.bypass.mtu_bytes().min(STREAM_MTU_BYTES_MAX),
                 checksums: lane.bypass.checksum(),
-                ..tcp::Config::default()
+                ..stack_of_default_sizes()
             };
             let seeds = tcp::Seeds { table: secret(), sequence: [secret(), secret()] };
             let listeners = StreamListeners::new(listeners, stack.flows);
@@ -72,6 +74,20 @@ pub(super) fn streams(
         })
         .collect()
 }
+
+/// The stack's own sizes, but for its largest block, which must hold the longest message.
+fn stack_of_default_sizes() -> tcp::Config {
+    let mut config = tcp::Config::default();
+    let [.., long, longest] = &mut config.blocks;
+    debug_assert_eq!(long.bytes, STREAM_INPUT_BYTES_LONG);
+    *longest = tcp::pool::Class { bytes: STREAM_INPUT_BYTES_MAX, count: STREAM_INPUTS_LONG_MAX };
+    config
+}
+
+const _: () = {
+    assert!(protocol::memcached::stream::INPUT_BYTES_MAX <= STREAM_INPUT_BYTES_MAX);
+    assert!(protocol::resp::INPUT_BYTES_MAX <= STREAM_INPUT_BYTES_MAX);
+};
 
 /// A worker's instance of a listener's service for datagrams.
 pub(super) fn service(

@@ -33,7 +33,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// With the services that come with it: `memcached`.
+    /// With the services that come with it: `memcached` and `resp`.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

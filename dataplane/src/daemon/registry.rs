@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::protocol;
 use crate::service::{Service, ServiceError, ServiceFactory, ServiceSetup};
 
 /// Services by name.
@@ -13,7 +14,8 @@ impl Default for Registry {
     /// With the services that come with the daemon.
     fn default() -> Self {
         let mut registry = Self(BTreeMap::new());
-        registry.register("memcached", Arc::new(crate::protocol::memcached::factory()));
+        registry.register("memcached", Arc::new(protocol::memcached::factory()));
+        registry.register("resp", Arc::new(protocol::resp::factory()));
         registry
     }
 }
