@@ -566,3 +566,25 @@ fn without_selective_acknowledgements_three_duplicates_repair_a_loss() {
     let statistics = pair.server.stack.statistics();
     assert_eq!((statistics.timeouts, statistics.retransmissions), (0, 1));
 }
+
+/// The path is slow for a moment, as when a peer's thread was not run: nothing was lost, and the window stays.
+#[test]
+fn a_time_out_that_was_none_is_taken_back() {
+    let time = |timestamps| {
+        let mut pair = Pair::with(Config { timestamps, ..config() }, config(), 5 * MS, 0, 5_000_000);
+        pair.wire.trace = None;
+        pair.run_for(150 * MS);
+        pair.wire.set_faults(Faults { delay_ns: 150 * MS, ..Faults::default() });
+        pair.run_for(30 * MS);
+        pair.wire.set_faults(Faults { delay_ns: 5 * MS, ..Faults::default() });
+        let took_ns = pair.run();
+        pair.client.assert_clean();
+        let statistics = pair.server.stack.statistics();
+        assert!(statistics.timeouts > 0, "the test means something: {statistics:?}");
+        assert!(statistics.retransmissions <= 5, "{statistics:?}");
+        took_ns / MS
+    };
+    // Timestamps tell which of both transmissions is answered.
+    let (with, without) = (time(true), time(false));
+    assert!(with + 20 < without, "{with} ms with timestamps, {without} ms without");
+}

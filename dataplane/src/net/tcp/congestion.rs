@@ -53,6 +53,13 @@ struct Reduction {
     sent: u32,
 }
 
+/// What a loss changes, as it was before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    window: u32,
+    threshold: u32,
+}
+
 /// RFC 6928: ten segments, and no more bytes than that of a common Ethernet.
 pub(super) const fn initial_window(segment: u32) -> u32 {
     let floor = if 2 * segment > 14_600 { 2 * segment } else { 14_600 };
@@ -197,6 +204,16 @@ impl Congestion {
         }
         self.reduction = None;
         self.window = self.segment;
+    }
+
+    /// What to [`Congestion::restore`] when it proves that nothing was lost.
+    pub(super) const fn before(&self) -> Before {
+        Before { window: self.window, threshold: self.threshold }
+    }
+
+    /// Nothing was lost after all.
+    pub(super) fn restore(&mut self, before: Before) {
+        (self.window, self.threshold, self.reduction) = (before.window, before.threshold, None);
     }
 
     /// Nothing was sent for a time-out: the window says nothing about the path any more (RFC 5681 section 4.1).

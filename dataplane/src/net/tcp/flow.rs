@@ -64,6 +64,12 @@ impl Stamps {
         Timestamps { value: stamp(self.offset, now_ns), echo: self.recent }
     }
 
+    /// When what the peer echoes was sent, in milliseconds of our clock.
+    #[inline]
+    pub(super) const fn sent_ms(&self, echo: u32) -> u32 {
+        echo.wrapping_sub(self.offset)
+    }
+
     /// PAWS (RFC 7323 section 5.3): true for a segment from before the last one.
     #[inline]
     pub(super) const fn is_old(&self, value: u32, now_ns: u64) -> bool {

@@ -147,7 +147,9 @@ impl Flow {
         if !acknowledgement.before(self.sender.una) {
             let bare = segment.length() == 0 && window == self.sender.window;
             let Pools { records, chunks, .. } = &mut *env.pools;
-            let told = Told { acknowledgement, options: &segment.options, bare };
+            let echo = segment.options.timestamps.map(|timestamps| timestamps.echo);
+            let echo_ms = self.stamps.as_ref().zip(echo).map(|(stamps, echo)| stamps.sent_ms(echo));
+            let told = Told { acknowledgement, options: &segment.options, bare, echo_ms };
             let result = self.sender.acknowledge(env.config, records, chunks, env.now_ns, &told);
             if result.bytes > 0 {
                 self.data_ns = env.now_ns;

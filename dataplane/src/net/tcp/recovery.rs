@@ -320,6 +320,17 @@ impl Scoreboard {
         }
     }
 
+    /// Nothing was lost after all: what was not sent again is still under way.
+    pub(super) fn nothing_is_lost(&mut self, records: &mut Records) {
+        let mut at = self.head;
+        while at != NIL {
+            let sent = records.get_mut(at);
+            sent.marks &= !LOST;
+            at = sent.next;
+        }
+        self.lost_bytes = 0;
+    }
+
     /// What is larger than this does not fit the path: it is lost, and nobody's fault (RFC 1191 section 6.5).
     pub(super) fn too_large_is_lost(&mut self, records: &mut Records, bytes: u32) {
         let mut at = self.head;

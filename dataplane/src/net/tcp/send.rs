@@ -2,12 +2,13 @@
 
 use super::chain::Chain;
 use super::config::Config;
-use super::congestion::Congestion;
+use super::congestion::{Before, Congestion};
 use super::options::{Block, Options};
 use super::pool::Chunks;
 use super::recovery::{DUPLICATES, Delivery, Judge, Records, Scoreboard};
 use super::round_trip::RoundTrip;
 use super::sequence::Sequence;
+use crate::time::NS_PER_MS;
 
 /// Our FIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,7 @@ pub(super) struct Sender {
     peer_delay_ns: u64,
     /// The congestion window was what held us back.
     limited: bool,
+    undo: Option<Undo>,
 }
 
 /// What a segment says about what we sent.
@@ -111,6 +113,16 @@ pub(super) struct Told<'a> {
     pub(super) options: &'a Options,
     /// It says nothing else, so that it may be a duplicate (RFC 5681 section 2).
     pub(super) bare: bool,
+    /// When what it answers was sent, in milliseconds of our clock.
+    pub(super) echo_ms: Option<u32>,
+}
+
+/// How to take back a time-out that was none (RFC 4015).
+#[derive(Clone, Copy, Debug)]
+struct Undo {
+    /// When it was, in milliseconds.
+    at_ms: u32,
+    congestion: Before,
 }
 
 /// What an acknowledgement brought.
@@ -155,6 +167,7 @@ impl Sender {
             stalled_since_ns: 0,
             peer_delay_ns: config.peer_ack_delay_ns,
             limited: false,
+            undo: None,
         }
     }
 
@@ -217,7 +230,7 @@ impl Sender {
         now_ns: u64,
         told: &Told<'_>,
     ) -> Acknowledged {
-        let Told { acknowledgement, options, bare } = *told;
+        let Told { acknowledgement, options, bare, echo_ms } = *told;
         let pipe_before = self.pipe();
         let judge = Judge { now_ns, least_ns: self.trip.least_ns() };
         let mut delivery = Delivery::default();
@@ -234,6 +247,7 @@ impl Sender {
             self.chain.consume(chunks, result.bytes);
             (self.base_ns, self.timeouts, self.stalled_since_ns) = (now_ns, 0, 0);
             self.trip.answered();
+            self.judge_timeout(records, echo_ms);
         }
         let mut duplicate_report = None;
         if self.sack && !options.sack().is_empty() {
@@ -302,6 +316,17 @@ impl Sender {
             self.duplicates = 0;
         } else if bare && !self.board.is_empty() {
             self.duplicates = self.duplicates.saturating_add(1).min(self.board.count());
+        }
+    }
+
+    /// The first acknowledgement after a time-out that answers something sent before it: nothing was lost, it only
+    /// took long (RFC 3522). What was lost by assumption is under way again, and the window is what it was.
+    fn judge_timeout(&mut self, records: &mut Records, echo_ms: Option<u32>) {
+        let (Some(undo), Some(echo_ms)) = (self.undo.take(), echo_ms) else { return };
+        if (echo_ms.wrapping_sub(undo.at_ms) as i32) < 0 && self.phase == Phase::Loss {
+            self.board.nothing_is_lost(records);
+            self.congestion.restore(undo.congestion);
+            self.phase = Phase::Open;
         }
     }
 
@@ -466,6 +491,10 @@ impl Sender {
 
     /// A time-out (RFC 6298 section 5.4 to 5.6).
     pub(super) fn timed_out(&mut self, records: &mut Records, now_ns: u64) {
+        if self.timeouts == 0 {
+            let at_ms = (now_ns / NS_PER_MS) as u32;
+            self.undo = Some(Undo { at_ms, congestion: self.congestion.before() });
+        }
         self.board.all_is_lost(records);
         self.congestion.timed_out(self.timeouts == 0);
         self.phase = Phase::Loss;
