@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use tcp_support::app::{Reader, Stream};
 use tcp_support::ours::Ours;
 use tcp_support::smol::Smol;
-use tcp_support::wire::{Faults, Wire};
-use tcp_support::{CLIENT_MAC, MS, S, SERVER_MAC, client_address, link, run, server_address};
+use tcp_support::wire::{Faults, Side, Wire};
+use tcp_support::{CLIENT_MAC, MS, Node, S, SERVER_MAC, client_address, link, parse, run, server_address};
 
 /// Long enough for many time-outs in a row.
 const DEADLINE_NS: u64 = 3_000 * S;
@@ -66,9 +66,42 @@ fn flows() -> impl Strategy<Value = Vec<(usize, usize, Reader, Reader)>> {
     proptest::collection::vec((bytes(), bytes(), reader(), reader()), 1..5)
 }
 
-/// A start of the clock for which initial sequence numbers wrap during the test, more often than not.
-fn start() -> impl Strategy<Value = u64> {
-    prop_oneof![Just(S), any::<u32>().prop_map(|ns| S + u64::from(ns) * 4_000)]
+/// When the clock starts, or how many bytes before the wrap the initial sequence number of one side is.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    At(u64),
+    BeforeWrap(Side, u32),
+}
+
+fn start() -> impl Strategy<Value = Start> {
+    prop_oneof![
+        Just(Start::At(S)),
+        any::<u32>().prop_map(|ns| Start::At(S + u64::from(ns) * 4_000)),
+        (prop_oneof![Just(Side::Client), Just(Side::Server)], 0u32..20_000)
+            .prop_map(|(side, bytes)| Start::BeforeWrap(side, bytes)),
+    ]
+}
+
+impl Start {
+    /// Initial sequence numbers grow by one in 4 us: a first handshake tells when the one of a second wraps.
+    fn at_ns(self, v4: bool, mut client: Ours, mut server: Ours) -> u64 {
+        let (side, bytes) = match self {
+            Self::At(at_ns) => return at_ns,
+            Self::BeforeWrap(side, bytes) => (side, bytes),
+        };
+        let stream = || Stream::client(0, 0, 0, Reader::Eager);
+        server.apps.expected.insert(4_000, stream());
+        let header = link(SERVER_MAC, CLIENT_MAC, v4);
+        client.connect(S, &header, client_address(v4, 4_000), server_address(v4), stream());
+        let mut frames = Vec::new();
+        client.turn(S, &mut frames);
+        let syn = frames.pop().expect("a SYN");
+        server.deliver(S, &syn);
+        server.turn(S, &mut frames);
+        let answer = frames.pop().expect("an answer to it");
+        let first = parse(if side == Side::Client { &syn } else { &answer }).sequence;
+        S + u64::from(0u32.wrapping_sub(first.0).wrapping_sub(bytes)) * 4_000
+    }
 }
 
 proptest! {
@@ -80,14 +113,17 @@ proptest! {
         v4 in any::<bool>(),
         faults in faults(),
         flows in flows(),
-        start_ns in start(),
+        start in start(),
         room in prop_oneof![Just(usize::MAX), 1usize..6],
         (timestamps, selective, batches) in (any::<bool>(), any::<bool>(), any::<bool>()),
     ) {
+        let client_config = || Config { timestamps, selective, ..small() };
+        let start_ns =
+            start.at_ns(v4, Ours::new(client_config(), !seed, 1), Ours::new(small(), seed, 1));
         let mut wire = Wire::new(seed, faults);
         wire.at_ns = start_ns;
         let mut server = Ours::new(small(), seed, flows.len());
-        let mut client = Ours::new(Config { timestamps, selective, ..small() }, !seed, flows.len());
+        let mut client = Ours::new(client_config(), !seed, flows.len());
         (server.room, client.room) = (room, room);
         (server.batches, client.batches) = (batches, !batches);
         for (number, &(to_server, to_client, reads_client, reads_server)) in flows.iter().enumerate() {
