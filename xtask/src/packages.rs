@@ -50,6 +50,7 @@ pub(crate) const TEST: &[Package] = &[
     program("memcached", "memcached", "is what the memcached client is tested against"),
     program("redis-server", "redis-server", "is what RESP and its commands are tested against"),
     program("redis-tools", "redis-cli", "has the clients that people try the daemon with"),
+    program("libmemcached-tools", "memccapable", "asks a memcached server for all it has to know"),
     program("g++", "g++", "compiles libFuzzer for the fuzz targets"),
     program("ethtool", "ethtool", "tells `doctor` the offloads of a NIC, which its tests look at"),
     program("util-linux", "taskset", "pins kernel threads in the tests of sockets"),
