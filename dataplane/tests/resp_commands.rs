@@ -129,7 +129,12 @@ fn a_value_that_never_fits_is_an_error_in_its_place() {
     assert_eq!(say(&mut conversation, "STRLEN big"), ":9000\r\n", "it is all there");
     assert_eq!(say(&mut conversation, "TTL big"), ":-1\r\n");
     assert_eq!(say(&mut conversation, "GETRANGE big 8990 -1"), "$10\r\nxxxxxxxxxx\r\n");
-    assert_eq!(conversation.metrics.drops(DropReason::ReplyTooLarge), 6);
+    assert_eq!(conversation.metrics.drops(DropReason::ReplyTooLarge), 7);
+    // Of a line the words are kept nowhere: it is answered in one piece or not at all.
+    put(&mut conversation.table, "half", &[b'x'; 5000], 0, Expiry::NEVER);
+    assert_eq!(conversation.say(NOW, b"MGET half half\r\n"), error.as_bytes());
+    assert_eq!(conversation.say(NOW, &request(&["MGET", "half", "half"])).len(), 4 + 2 * 5009);
+    assert_eq!(conversation.say(NOW, b"MGET half a\r\n").len(), 4 + 5009 + 5);
 }
 
 #[test]

@@ -110,18 +110,19 @@ fn install_packages(packages: &[&Package]) -> Result<()> {
     apt_get(&["update", "-qq"], &cure)?;
     let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
     arguments.extend(&names);
-    if !names.contains(&MEMCACHED) {
+    let services: Vec<&str> = SERVICES.iter().copied().filter(|name| names.contains(name)).collect();
+    if services.is_empty() {
         return apt_get(&arguments, &cure);
     }
     let quiet = NoServices::enter(Path::new(POLICY))?;
     let installed = apt_get(&arguments, &cure);
     drop(quiet);
     installed?;
-    keep_from_starting(MEMCACHED)
+    services.into_iter().try_for_each(keep_from_starting)
 }
 
-/// The package whose service is not wanted: tests and measurements run it in namespaces of their own.
-const MEMCACHED: &str = "memcached";
+/// Packages whose services are not wanted: tests and measurements run them in namespaces of their own.
+const SERVICES: [&str; 2] = ["memcached", "redis-server"];
 /// What a package asks before it starts its service (invoke-rc.d(8)).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 

@@ -5,7 +5,7 @@
 //! | [`digits`] | numbers as digits |
 //! | [`output`] | numbers into an output |
 //! | [`memcached`] | classic text, meta, over datagrams and over streams |
-//! | [`resp`] | Redis's: requests and replies of versions 2 and 3 |
+//! | [`resp`] | Redis's: RESP2 and RESP3, and its commands about strings and keys, over streams |
 
 pub mod digits;
 pub mod memcached;

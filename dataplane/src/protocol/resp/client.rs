@@ -27,8 +27,8 @@ pub(super) struct Client {
     pub(super) last_command: Option<&'static Spec>,
     /// It said goodbye.
     pub(super) quits: bool,
-    /// Values already written of a reply that waits for room in the middle.
-    pub(super) answered: Option<usize>,
+    /// What is left of a command of which a part was answered, and whose other part waits for room.
+    pub(super) left: Option<Left>,
 }
 
 impl Client {
@@ -45,9 +45,17 @@ impl Client {
             no_evict: false,
             last_command: None,
             quits: false,
-            answered: None,
+            left: None,
         }
     }
+}
+
+/// The keys of an `MGET` that were not answered yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) keys: usize,
+    /// Bytes of the request that they have.
+    pub(super) bytes: usize,
 }
 
 /// A name of printable characters without a space; empty when none was given.

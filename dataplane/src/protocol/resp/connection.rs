@@ -28,7 +28,11 @@ pub const OUTPUT_BYTES_MIN: usize = 4096;
 /// Room that is there before any request is carried out: every reply fits that repeats no value.
 pub(super) const SHORT_REPLY_BYTES: usize = 512;
 
+/// Most bytes of a connection: there may be very many.
+const CONNECTION_BYTES_MAX: usize = 512;
+
 const _: () = {
+    assert!(size_of::<Connection>() <= CONNECTION_BYTES_MAX);
     assert!(SHORT_REPLY_BYTES <= OUTPUT_BYTES_MIN);
     assert!(SHORT_REPLY_BYTES > KEY_BYTES_MAX + BULK_FRAME_BYTES_MAX);
 };
@@ -85,6 +89,17 @@ impl Connection {
             if output.room() < self.room_bytes && consumed < input.len() {
                 return Progress { consumed, next: Next::Room { bytes: self.room_bytes } };
             }
+            if let Some(left) = self.client.left {
+                let Some(keys) = input.get(consumed..consumed + left.bytes) else {
+                    return Progress { consumed, next: Next::Input { bytes: left.bytes } };
+                };
+                let served = self.go_on(worker, context, origin, Arguments::left_of(keys, left.keys), output);
+                consumed += left.bytes - self.client.left.map_or(0, |left| left.bytes);
+                if let Served::Waits(bytes) = served {
+                    self.room_bytes = bytes;
+                }
+                continue;
+            }
             let (served, bytes) = match parse(&input[consumed..], &mut self.place, scratch) {
                 Parsed::Incomplete(bytes) => return Progress { consumed, next: Next::Input { bytes } },
                 Parsed::Nothing(bytes) => (Served::Done, bytes),
@@ -104,10 +119,31 @@ impl Connection {
                     consumed += bytes;
                     self.closed = self.client.quits;
                 }
-                Served::Waits(bytes) => self.room_bytes = bytes,
+                Served::Waits(room_bytes) => {
+                    self.room_bytes = room_bytes;
+                    // The keys that were answered are done with.
+                    consumed += self.client.left.map_or(0, |left| bytes - left.bytes);
+                }
             }
         }
         Progress { consumed: input.len(), next: Next::Close }
+    }
+
+    /// Goes on with the keys that are left of a command.
+    fn go_on(
+        &mut self,
+        worker: &mut Worker,
+        context: &mut Context<'_>,
+        origin: Origin,
+        keys: Arguments<'_>,
+        output: &mut dyn Output,
+    ) -> Served {
+        self.client.left = None;
+        self.room_bytes = SHORT_REPLY_BYTES;
+        match commands::go_on(worker, &mut self.client, context, origin, keys, output) {
+            Err(Failure::Full { bytes }) => Served::Waits(bytes),
+            Ok(()) | Err(Failure::Error(_)) => Served::Done,
+        }
     }
 
     /// Carries out one request, if there is room for its reply.

@@ -6,11 +6,11 @@
 //! | [`parse`] | one request out of a buffer: its [`Arguments`], incomplete, or an error with Redis's own text |
 //! | [`inline`] | requests as people type them: words and quotes |
 //! | [`number`], [`decimal`], [`glob`] | integers, fractions and patterns, as Redis reads them |
-//! | [`encode`], [`errors`] | replies, in either version; error texts |
+//! | [`encode`], `errors` | replies, in either version; error texts |
 //! | [`spec`], [`catalogue`] | what a command is, and all there are |
-//! | [`session`], [`client`] | what a worker's connections share; what one client has set up |
+//! | [`session`], `client` | what a worker's connections share; what one client has set up |
 //! | [`connection`] | a connection's place in its stream: reads requests off one buffer, writes replies to another |
-//! | [`commands`] | carries them out, one module a family |
+//! | `commands` | carries them out, one module a family |
 //! | [`stream`] | the [`StreamService`](crate::service::StreamService) |
 //!
 //! The source is Redis's protocol specification and the behaviour of Redis 7.0; `dataplane/tests/resp_differential.rs` asks

@@ -100,9 +100,14 @@ impl<'a> Iterator for Arguments<'a> {
         let (argument, rest) = match self.form {
             Form::Words => inline::next_word(self.rest)?,
             Form::Bulk => {
-                let line = Line::first(self.rest)?;
-                let length = usize::try_from(parse_i64(line.text.get(1..)?)?).ok()?;
-                let (argument, behind) = self.rest.get(line.bytes..)?.split_at_checked(length)?;
+                let (length, line_bytes) = match short_length(self.rest) {
+                    Some(short) => short,
+                    None => {
+                        let line = Line::first(self.rest)?;
+                        (usize::try_from(parse_i64(line.text.get(1..)?)?).ok()?, line.bytes)
+                    }
+                };
+                let (argument, behind) = self.rest.get(line_bytes..)?.split_at_checked(length)?;
                 (argument, behind.get(END_BYTES..)?)
             }
         };
@@ -118,6 +123,17 @@ impl<'a> Iterator for Arguments<'a> {
 impl ExactSizeIterator for Arguments<'_> {}
 
 impl<'a> Arguments<'a> {
+    /// What is left of the bulk strings of a request that was parsed before.
+    pub(super) fn left_of(rest: &'a [u8], left: usize) -> Self {
+        Self { form: Form::Bulk, rest, left: left as u32 }
+    }
+
+    /// Bytes of the buffer that those have that are left; `None` for the words of an inline request, which lie elsewhere.
+    #[must_use]
+    pub fn left_bytes(&self) -> Option<usize> {
+        (self.form == Form::Bulk).then_some(self.rest.len())
+    }
+
     /// The next two.
     pub fn next_pair(&mut self) -> Option<(&'a [u8], &'a [u8])> {
         Some((self.next()?, self.next()?))
@@ -144,6 +160,26 @@ impl<'a> Line<'a> {
             Unread::Incomplete(buffer.len() + 1)
         })
     }
+}
+
+/// The length of a bulk string and the bytes of its line, where that is as short as nearly all are.
+#[inline]
+fn short_length(buffer: &[u8]) -> Option<(usize, usize)> {
+    let digit =
+        |at: usize| Some(buffer.get(at)?.wrapping_sub(b'0')).filter(|digit| *digit < 10).map(usize::from);
+    if buffer.first() != Some(&b'$') {
+        return None;
+    }
+    let mut length = digit(1)?;
+    let mut at = 2;
+    // Digits that cannot overflow; a zero in front is no length.
+    while let Some(digit) = digit(at).filter(|_| length > 0 && at < 7) {
+        length = length * 10 + digit;
+        at += 1;
+    }
+    let end = at + END_BYTES;
+    (buffer.get(at) == Some(&b'\r') && end <= buffer.len() && length <= BULK_BYTES_MAX)
+        .then_some((length, end))
 }
 
 /// Why there is no request yet, or none at all. Bytes are counted from where it stopped.
@@ -228,6 +264,9 @@ fn parse_array<'a>(buffer: &'a [u8], place: &mut Place) -> Parsed<'a> {
 
 /// Bytes of the bulk string that begins `buffer`, as its first line has it.
 fn argument_bytes(buffer: &[u8]) -> Result<usize, Unread> {
+    if let Some((length, line_bytes)) = short_length(buffer) {
+        return Ok(line_bytes + length + END_BYTES);
+    }
     let line = Line::read(buffer, ProtocolError::LengthTooLong)?;
     let length = match line.text.split_first() {
         Some((b'$', length)) => parse_i64(length),

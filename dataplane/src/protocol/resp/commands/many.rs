@@ -1,57 +1,59 @@
 //! Many strings at once. A shard is one thread, so nothing comes between them.
 
 use super::super::Arguments;
+use super::super::client::Left;
 use super::super::encode::BULK_FRAME_BYTES_MAX;
 use super::super::errors::{Error, texts};
 use super::{Exchange, Failure, Outcome, checked, refusal};
+use crate::metrics::{DropReason, OpKind};
 use crate::request::{Get, Op, Reply, Store};
 
 /// `MGET`: the one reply that may be far larger than what there is room for. Where it fits once there is room, it is
 /// written in one piece; where it never fits, value by value as room comes, and then each value is what it is when it is
-/// written.
+/// written. An inline request, whose words lie nowhere meanwhile, is then refused.
 pub(super) fn mget<'a>(exchange: &mut Exchange<'_>, keys: Arguments<'a>) -> Outcome<'a> {
-    let answered = match exchange.client.answered {
-        Some(answered) => answered,
-        None => {
-            for key in keys {
-                checked(key)?;
-            }
-            // With the output empty there is no more room to wait for.
-            if exchange.reply.room() < exchange.reply.capacity() {
-                let bytes = reply_bytes(exchange, keys)?;
-                if (exchange.reply.room() + 1..=exchange.reply.capacity()).contains(&bytes) {
-                    return Err(Failure::Full { bytes });
-                }
-            }
-            exchange.reply.array(keys.len());
-            0
+    for key in keys {
+        checked(key)?;
+    }
+    let capacity = exchange.reply.capacity();
+    let is_inline = keys.left_bytes().is_none();
+    // With the output empty there is no more room to wait for.
+    if is_inline || exchange.reply.room() < capacity {
+        let bytes = reply_bytes(exchange, keys)?;
+        if bytes > exchange.reply.room() && (is_inline || bytes <= capacity) {
+            return Err(Failure::Full { bytes });
         }
-    };
-    let (mut hits, mut misses) = (0, 0);
-    let mut full = None;
-    for (index, key) in keys.enumerate().skip(answered) {
+    }
+    exchange.reply.array(keys.len());
+    values(exchange, keys)
+}
+
+/// Writes the values of these keys, and leaves to the client those that there is no room for.
+pub(super) fn values<'a>(exchange: &mut Exchange<'_>, mut keys: Arguments<'a>) -> Outcome<'a> {
+    let (asked, mut hits) = (keys.len(), 0);
+    let outcome = loop {
+        let left = keys;
+        let Some(key) = keys.next() else { break Ok(()) };
         match value(exchange, key) {
-            Ok(hit) => {
-                hits += usize::from(hit);
-                misses += usize::from(!hit);
-            }
+            Ok(hit) => hits += usize::from(hit),
             Err(Failure::Full { bytes }) if bytes > exchange.reply.capacity() => {
                 Error::Text(texts::REPLY_TOO_LARGE).write(exchange.reply.output());
+                exchange.metrics.dropped(DropReason::ReplyTooLarge);
             }
             Err(Failure::Full { bytes }) => {
-                full = Some((index, bytes));
-                break;
+                let left_bytes = left.left_bytes().unwrap_or_default();
+                exchange.client.left = Some(Left { keys: left.len(), bytes: left_bytes });
+                keys = left;
+                break Err(Failure::Full { bytes });
             }
             // The array has begun: what is wrong stands in the value's place.
             Err(Failure::Error(error)) => error.write(exchange.reply.output()),
         }
-    }
-    exchange.count_reads(hits, misses);
-    exchange.client.answered = full.map(|(index, _)| index);
-    match full {
-        Some((_, bytes)) => Err(Failure::Full { bytes }),
-        None => Ok(()),
-    }
+    };
+    let answered = asked - keys.len();
+    exchange.count_reads(hits, answered - hits);
+    exchange.metrics.requested(OpKind::Get, answered as u64);
+    outcome
 }
 
 /// Room that an element may need beside its value, were it an error.

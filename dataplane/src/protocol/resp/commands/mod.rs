@@ -92,6 +92,24 @@ struct Exchange<'e> {
     reply: Encoder<'e, dyn Output + 'e>,
 }
 
+impl<'e> Exchange<'e> {
+    #[inline]
+    fn new(
+        worker: &'e mut Worker,
+        client: &'e mut Client,
+        context: &'e mut Context<'_>,
+        origin: Origin,
+        spec: &'static Spec,
+        output: &'e mut dyn Output,
+    ) -> Self {
+        // For no longer than the exchange.
+        let output: &'e mut (dyn Output + 'e) = output;
+        let reply = Encoder::new(output, client.version);
+        let shard = Shard { table: &mut *context.table, now: context.now, origin };
+        Self { shard, metrics: context.metrics, worker, client, spec, reply }
+    }
+}
+
 impl Exchange<'_> {
     /// Longest bulk string there is room for.
     #[inline]
@@ -215,22 +233,34 @@ pub(super) fn execute<'a>(
     client.last_command = Some(spec);
     client.since_unix_s.get_or_insert(context.now.unix_s());
     let keys = keys_of(spec, arguments);
-    // For no longer than the exchange.
-    let output: &mut (dyn Output + '_) = output;
-    let reply = Encoder::new(output, client.version);
-    let metrics = context.metrics;
-    let shard = Shard { table: &mut *context.table, now: context.now, origin };
-    let mut exchange = Exchange { shard, metrics, worker, client, spec, reply };
+    let mut exchange = Exchange::new(worker, client, context, origin, spec, output);
     dispatch(&mut exchange, arguments)?;
     exchange.worker.commands += 1;
-    metrics.requested(spec.kind, keys);
+    exchange.metrics.requested(spec.kind, keys);
     Ok(())
 }
 
-/// Requests that a command is counted as: each key is one.
+/// Goes on with the keys that are left of an `MGET`.
+pub(super) fn go_on<'a>(
+    worker: &mut Worker,
+    client: &mut Client,
+    context: &mut Context<'_>,
+    origin: Origin,
+    keys: Arguments<'a>,
+    output: &mut dyn Output,
+) -> Outcome<'a> {
+    let Some(spec) = find(b"mget") else { return Ok(()) };
+    let mut exchange = Exchange::new(worker, client, context, origin, spec, output);
+    many::values(&mut exchange, keys)?;
+    exchange.worker.commands += 1;
+    Ok(())
+}
+
+/// Requests that a command is counted as: each key is one. `MGET` counts its own.
 #[inline]
 fn keys_of(spec: &Spec, arguments: Arguments<'_>) -> u64 {
     match spec.keys {
+        _ if spec.command == Command::Mget => 0,
         [keys] if keys.last < 0 => (arguments.len() / keys.step) as u64,
         _ => 1,
     }
