@@ -1,14 +1,15 @@
 //! The request path allocates nothing: a counting allocator watches a worker serve memcached over a port, and by way of
 //! the companion, while its table evicts and expires; and it watches the driver around it, at work and asleep.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
+use counting::allocations;
 use dataplane::config::{ChecksumPolicy, Idle};
 use dataplane::memory::Placement;
 use dataplane::metrics::{DropReason, OpKind, WorkerMetrics};
@@ -25,31 +26,6 @@ use dataplane::transport::companion::{CompanionControlEnd, companion};
 use dataplane::worker::driver::{Command, Driver, Event};
 use dataplane::worker::wake::Wake;
 use dataplane::worker::{Listener, Shard, Worker};
-
-/// Counts allocations of the current thread.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is passed on to the system allocator unchanged; the count is a thread-local cell that itself
-// never allocates.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise on `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise on `pointer` and `layout` is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const LINK_V4: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
 const LINK_V6: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd];
@@ -240,7 +216,7 @@ fn serving_memcached_allocates_nothing() {
     let metrics = Arc::clone(worker.shard().metrics());
     let mut now = Now { monotonic_ns: 1, unix_ms: 1_700_000_000_000 };
     worker.poll(now);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     for round in 0..1_000 {
         // So fast that some items expire before they are evicted.
         now.monotonic_ns += 100 * NS_PER_MS;
@@ -249,7 +225,7 @@ fn serving_memcached_allocates_nothing() {
         assert!(worker.poll(now).taken > 0);
         worker.publish();
     }
-    assert_eq!(ALLOCATIONS.get() - before, 0, "allocations while serving");
+    assert_eq!(allocations() - before, 0, "allocations while serving");
 
     // It did all of what it was watched at.
     assert!(metrics.requests(OpKind::Get) > 1_000, "the requests were served, not dropped");
@@ -270,9 +246,9 @@ fn allocations_of_a_driver(packets: Vec<Vec<u8>>, idle: Idle) -> (u64, Arc<Worke
     let counted = Arc::new(AtomicU64::new(u64::MAX));
     let (count, mut started) = (Arc::clone(&counted), None);
     let beat = move |now_ns: u64| {
-        let &mut (start_ns, before) = started.get_or_insert((now_ns, ALLOCATIONS.get()));
+        let &mut (start_ns, before) = started.get_or_insert((now_ns, allocations()));
         if now_ns - start_ns >= WATCHED_NS && count.load(Ordering::Relaxed) == u64::MAX {
-            count.store(ALLOCATIONS.get() - before, Ordering::Relaxed);
+            count.store(allocations() - before, Ordering::Relaxed);
             commands.send(Command::Stop).expect("it is listened to");
         }
     };

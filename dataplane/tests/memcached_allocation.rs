@@ -1,9 +1,10 @@
 //! The request path allocates nothing: a counting allocator says so.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::net::SocketAddr;
 
+use counting::allocations;
 use dataplane::memory::Placement;
 use dataplane::metrics::WorkerMetrics;
 use dataplane::protocol::memcached::Memcached;
@@ -20,31 +21,6 @@ use dataplane::table::Table;
 use dataplane::table::memory::{MemoryTable, MemoryTableConfig};
 use dataplane::table::model::ModelTable;
 use dataplane::time::{NS_PER_MS, Now};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, with a count for each thread.
-struct Counting;
-
-// SAFETY: every call is handed on unchanged to `System`, whose guarantees are then ours; counting touches a
-// constant-initialised thread-local without a destructor, so it neither allocates nor panics.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps `alloc`'s conditions, which are the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s conditions, and `pointer` came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Counts what is sent and keeps nothing.
 #[derive(Default)]
@@ -87,10 +63,10 @@ impl<T: Table> Rig<T> {
         let payload = [b"\0\x07\0\0\0\x01\0\0", message.as_bytes()].concat();
         let mut context = Context { now: self.now, table: &mut self.table, metrics: &self.metrics };
         let datagram = Datagram { source, destination: source, payload: &payload, via: Via::Bypass };
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         self.service.datagram(&mut context, &datagram, replies);
         self.table.poll(self.now, &mut |_, _| {});
-        ALLOCATIONS.get() - before
+        allocations() - before
     }
 }
 
@@ -193,7 +169,7 @@ fn nothing_is_allocated_for_a_stream() {
             end = messages.len().min(end.max(start) + piece);
             loop {
                 let mut context = Context { now: Now::default(), table: &mut table, metrics: &metrics };
-                let before = ALLOCATIONS.get();
+                let before = allocations();
                 let Progress { consumed, next } = stream.advance(
                     &mut session,
                     &mut context,
@@ -202,7 +178,7 @@ fn nothing_is_allocated_for_a_stream() {
                     &messages.as_bytes()[start..end],
                     &mut output,
                 );
-                assert_eq!(ALLOCATIONS.get() - before, 0, "at {start}");
+                assert_eq!(allocations() - before, 0, "at {start}");
                 start += consumed;
                 replied_bytes += output.len();
                 output.clear();
@@ -222,7 +198,7 @@ fn nothing_is_allocated_for_a_resp_request() {
     let requests = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\nab\r\nset k \"quoted \\x41\"\r\n*0\r\n*1\r\n$-1\r\n";
     let (mut scratch, mut place) = (Scratch::default(), Place::default());
     let mut output = ReplyBuffer::new(1024);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     let (mut start, mut arguments_total) = (0, 0);
     loop {
         match parse(&requests[start..], &mut place, &mut scratch) {
@@ -239,6 +215,6 @@ fn nothing_is_allocated_for_a_resp_request() {
             Parsed::Incomplete(_) => panic!("the last is refused"),
         }
     }
-    assert_eq!((ALLOCATIONS.get() - before, arguments_total), (0, 6));
+    assert_eq!((allocations() - before, arguments_total), (0, 6));
     assert!(output.as_bytes().ends_with(b"-ERR Protocol error: invalid bulk length\r\n"));
 }

@@ -1,9 +1,10 @@
 //! No request over RESP allocates, whatever it asks and however its reply comes out.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::net::SocketAddr;
 
+use counting::allocations;
 use dataplane::memory::Placement;
 use dataplane::metrics::WorkerMetrics;
 use dataplane::protocol::resp::Resp;
@@ -13,31 +14,6 @@ use dataplane::service::{Context, Next, Output as _, StreamService};
 use dataplane::table::Table as _;
 use dataplane::table::memory::{MemoryTable, MemoryTableConfig};
 use dataplane::time::{NS_PER_MS, Now};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, with a count for each thread.
-struct Counting;
-
-// SAFETY: every call is handed on unchanged to `System`, whose guarantees are then ours; counting touches a
-// constant-initialised thread-local without a destructor, so it neither allocates nor panics.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps `alloc`'s conditions, which are the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s conditions, and `pointer` came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// A service on a full memory table, and what requests make it allocate.
 struct Rig {
@@ -72,7 +48,7 @@ impl Rig {
     /// Allocations for a request, and bytes of its reply.
     fn ask(&mut self, request: &[u8]) -> (u64, usize) {
         let (mut start, mut replied_bytes) = (0, 0);
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         loop {
             let mut context = Context { now: self.now, table: &mut self.table, metrics: &self.metrics };
             let progress = self.service.advance(&mut context, 0, &request[start..], &mut self.output);
@@ -85,7 +61,7 @@ impl Rig {
         }
         assert_eq!(start, request.len(), "all of it was read");
         self.table.poll(self.now, &mut |_, _| {});
-        (ALLOCATIONS.get() - before, replied_bytes)
+        (allocations() - before, replied_bytes)
     }
 }
 

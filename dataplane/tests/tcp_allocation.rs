@@ -1,38 +1,14 @@
 //! TCP allocates nothing once it is made: a counting allocator watches two stacks open flows, ask, answer, lose
 //! frames, leave bytes unread and close.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::net::SocketAddr;
 
+use counting::allocations;
 use dataplane::net::tcp::statistics::Holdings;
 use dataplane::net::tcp::{Closed, Config, FlowId, Handler, Io, Output, Seeds, Stack, Taken};
 use dataplane::time::Now;
-
-/// Counts allocations of the current thread.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is passed on to the system allocator unchanged; the count is a thread-local cell that itself
-// never allocates.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise on `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise on `pointer` and `layout` is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const FLOWS: usize = 100;
 const ROUNDS: u32 = 50;
@@ -134,7 +110,7 @@ fn nothing_is_allocated_once_a_stack_is_made() {
     let mut serving = Server;
     let mut asking = Client { rounds: [0; FLOWS], closed: 0 };
     let mut now = Now { monotonic_ns: 1_000_000_000, unix_ms: 0 };
-    let before = ALLOCATIONS.get();
+    let before = allocations();
 
     for port in 0..FLOWS as u16 {
         let (local, peer) = (([10, 0, 0, 2], 4_000 + port).into(), ([10, 0, 0, 1], 80).into());
@@ -152,7 +128,7 @@ fn nothing_is_allocated_once_a_stack_is_made() {
         }
     }
 
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocations() - before, 0);
     assert_eq!(asking.rounds, [ROUNDS; FLOWS]);
     assert_eq!((server.holdings(), client.holdings()), (Holdings::default(), Holdings::default()));
     assert!(server.statistics().cookies_opened > 0, "the half-open records ran out");

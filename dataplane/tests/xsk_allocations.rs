@@ -1,43 +1,13 @@
 //! Once open, a port and its queue allocate nothing, whatever comes in: an allocator that counts says so.
 //! Needs root and `ip` (iproute2).
 
+mod counting;
 mod xsk_support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
+use counting::allocations;
 use xsk_support::namespaces::{PEER, isolated};
 use xsk_support::packet::PacketSocket;
 use xsk_support::{Steered, server_config, test_packet, wait_until};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, with a count for each thread.
-struct Counting;
-
-// SAFETY: every call is passed on unchanged to the system's allocator; the count is a thread's own, needs no
-// initialisation and no destructor, and so allocates nothing itself.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above; the pointer came from `alloc`, thus from the system's allocator.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn allocations() -> u64 {
-    ALLOCATIONS.with(Cell::get)
-}
 
 #[test]
 fn reflecting_allocates_nothing() {

@@ -93,8 +93,8 @@ mod tests {
     use super::*;
     use crate::config::{ListenerConfig, ListenerProtocol, private_sources};
 
-    #[test]
-    fn a_client_hears_it_though_it_has_asked_already() {
+    /// A companion on a port of its own that serves these networks, for as long as its runtime lives.
+    fn companion(allow: AllowList) -> (tokio::runtime::Runtime, SocketAddr) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let config = ListenerConfig {
@@ -104,30 +104,25 @@ mod tests {
         };
         let sockets = CompanionSocket::bind_all(&[config]).expect("any port");
         let address = sockets[0].address();
-        let policy = |_| StreamPolicy { allow: AllowList::new(&private_sources()), words: b"NOT NOW\r\n" };
+        let policy = move |_| StreamPolicy { allow: allow.clone(), words: b"NOT NOW\r\n" };
         tell_streams(runtime.handle(), sockets, policy).expect("it waits");
+        (runtime, address)
+    }
+
+    #[test]
+    fn a_client_hears_it_though_it_has_asked_already() {
+        let (_runtime, address) = companion(AllowList::new(&private_sources()));
         let mut client = std::net::TcpStream::connect(address).expect("it listens");
         client.write_all(b"get a\r\n").expect("it takes bytes");
-        let mut heard = Vec::new();
         client.shutdown(std::net::Shutdown::Write).expect("connected");
+        let mut heard = Vec::new();
         client.read_to_end(&mut heard).expect("not reset");
         assert_eq!(heard, b"NOT NOW\r\n");
     }
 
     #[test]
     fn nobody_else_hears_anything() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.expect("a runtime");
-        let config = ListenerConfig {
-            protocol: ListenerProtocol::Tcp,
-            addresses: vec!["127.0.0.1".parse().expect("an address")],
-            ..ListenerConfig::new("memcached", 0)
-        };
-        let sockets = CompanionSocket::bind_all(&[config]).expect("any port");
-        let address = sockets[0].address();
-        let nobody = AllowList::new(&["192.0.2.0/24".parse().expect("a network")]);
-        let policy = move |_| StreamPolicy { allow: nobody.clone(), words: b"NOT NOW\r\n" };
-        tell_streams(runtime.handle(), sockets, policy).expect("it waits");
+        let (_runtime, address) = companion(AllowList::new(&["192.0.2.0/24".parse().expect("a network")]));
         let mut client = std::net::TcpStream::connect(address).expect("the kernel connects");
         let mut heard = Vec::new();
         // Reset or closed: nothing was said either way.
