@@ -51,7 +51,10 @@ fn summary(config: &Config) -> String {
     let listeners: Vec<String> = config
         .listeners
         .iter()
-        .map(|listener| format!("{} on UDP port {}", listener.service, listener.port))
+        .map(|listener| {
+            let protocol = listener.protocol.label().to_uppercase();
+            format!("{} on {protocol} port {}", listener.service, listener.port)
+        })
         .collect();
     format!("{} at {}", listeners.join(", "), interfaces.join(", "))
 }

@@ -82,6 +82,7 @@ fn cure(error: &io::Error, address: SocketAddr) -> Option<String> {
             "sysctl -w net.ipv4.ip_unprivileged_port_start={}   # or run it as root",
             address.port()
         )),
+        io::ErrorKind::AddrNotAvailable if address.ip().is_loopback() => Some("ip link set lo up".to_owned()),
         io::ErrorKind::AddrNotAvailable => Some(format!("ip address add {} dev INTERFACE", address.ip())),
         _ => None,
     }
@@ -90,6 +91,16 @@ fn cure(error: &io::Error, address: SocketAddr) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_loopback_address_lacks_a_link_and_another_an_interface() {
+        let of = |address: &str| {
+            let error = io::ErrorKind::AddrNotAvailable.into();
+            cure(&error, address.parse().expect("an address")).expect("there is a cure")
+        };
+        assert_eq!(of("127.0.0.1:9190"), "ip link set lo up");
+        assert_eq!(of("192.0.2.1:53"), "ip address add 192.0.2.1 dev INTERFACE");
+    }
 
     #[test]
     fn a_running_daemon_is_no_fault_of_the_host_and_others_are() {
