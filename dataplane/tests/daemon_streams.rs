@@ -206,3 +206,23 @@ fn a_client_on_this_very_host_is_told_that_it_is_not_served() {
     client.set_read_timeout(Some(SOON)).expect("a time-out");
     call(&mut client, b"get key\r\n", daemon_support::UNAVAILABLE);
 }
+
+#[test]
+fn clients_hear_at_once_that_the_daemon_ends() {
+    let rig = Rig::new();
+    let daemon = start(&rig);
+    let mut clients: Vec<TcpStream> = (0..100).map(|_| connect(&rig, Family::V4)).collect();
+    for client in &mut clients {
+        call(client, b"version\r\n", b"VERSION ");
+    }
+    daemon.stop().unwrap_or_else(|error| panic!("{error}"));
+    for client in &mut clients {
+        // Without a word of ours, and without waiting for a time-out: FIN, or the reset with which the kernel, which has
+        // the port again, answers the client's own FIN.
+        let mut rest = Vec::new();
+        match client.read_to_end(&mut rest) {
+            Ok(_) => assert!(rest.ends_with(b"\r\n"), "the rest of the version: {:?}", text(&rest)),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+        }
+    }
+}

@@ -27,6 +27,8 @@ const HOUSEKEEPING_NS: u64 = 50 * NS_PER_MS;
 const BACKLOG_SLEEP_NS: u64 = 100_000;
 /// Longest a stopping worker goes on answering what it has.
 const DRAIN_NS_MAX: u64 = NS_PER_S;
+/// Polls in which a worker that ends says so to its clients.
+const FAREWELL_POLLS_MAX: usize = 256;
 /// Rounds in a row without work after which a stopping worker is drained.
 const DRAIN_IDLE_ROUNDS: u32 = 64;
 
@@ -154,6 +156,7 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
             }
             if let Some(drain) = &mut drain {
                 if drain.is_over(worked, now.monotonic_ns, &worker) {
+                    close_streams(&mut worker, now);
                     break;
                 }
                 continue;
@@ -254,6 +257,19 @@ impl Drain {
         self.idle_rounds = if worked { 0 } else { self.idle_rounds + 1 };
         let quiet = self.idle_rounds >= DRAIN_IDLE_ROUNDS && worker.accounts().sending == 0;
         quiet || monotonic_ns >= self.until_ns
+    }
+}
+
+/// Tells every client of a stream that this is the end: after the last reply, for nothing can follow. One poll sends as
+/// much as the TX ring takes.
+#[cold]
+fn close_streams<P: Port, Q: QueueOwner>(worker: &mut Worker<P, Q>, now: Now) {
+    worker.close_streams();
+    for _ in 0..FAREWELL_POLLS_MAX {
+        if worker.next_due_ns().is_none_or(|due_ns| due_ns > now.monotonic_ns) {
+            return;
+        }
+        worker.poll(now);
     }
 }
 

@@ -118,6 +118,13 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
         &self.streams
     }
 
+    /// Closes every connection, from the next poll on.
+    pub fn close_streams(&mut self) {
+        for streams in &mut self.streams {
+            streams.close_all();
+        }
+    }
+
     /// When streams want a poll though no frame comes, in nanoseconds of the monotonic clock; 0 is at once.
     #[must_use]
     pub fn next_due_ns(&self) -> Option<u64> {

@@ -271,6 +271,18 @@ impl Stack {
         self.io(flow).map_or(0, |mut io| io.send(bytes))
     }
 
+    /// Closes every open flow, as [`Io::close`] does: what was taken is sent still, then FIN, from the next poll on.
+    /// Walks through all records: for a stack that is to end.
+    pub fn close_all(&mut self) {
+        for number in 0..self.flows.count() as u32 {
+            if self.flows.get(number).live
+                && let Some(mut io) = self.io(self.id(number))
+            {
+                io.close();
+            }
+        }
+    }
+
     /// Shows the handler what it has not taken of a flow, as if something had arrived.
     pub fn resume<H: Handler>(&mut self, now: Now, flow: FlowId, handler: &mut H) {
         if self.is_open(flow) {

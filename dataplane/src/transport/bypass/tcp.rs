@@ -63,6 +63,11 @@ impl Streams {
         self.next_due_ns().is_some_and(|due_ns| due_ns <= now.monotonic_ns)
     }
 
+    /// Closes every connection, once what was sent has gone: nobody is left waiting for a worker that ends.
+    pub fn close_all(&mut self) {
+        self.stack.close_all();
+    }
+
     /// When it wants to be polled next though no frame comes, in nanoseconds of the monotonic clock; 0 is at once.
     #[must_use]
     pub fn next_due_ns(&self) -> Option<u64> {
