@@ -77,6 +77,7 @@ fn part_daemon() {
         },
         listeners: vec![listener()],
         item_bytes_max: 1 << 20,
+        stream_words: Vec::new(),
         sockets: Arc::new([socket]),
         heartbeats,
         layout: LAYOUT,

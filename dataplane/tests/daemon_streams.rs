@@ -5,7 +5,7 @@ mod daemon_support;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dataplane::testbed::Daemon;
 use rustix::net::{AddressFamily, SocketType};
@@ -225,4 +225,27 @@ fn clients_hear_at_once_that_the_daemon_ends() {
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
         }
     }
+}
+
+#[test]
+fn who_connects_to_a_frozen_daemon_is_told_and_others_go_on_once_it_does() {
+    let rig = Rig::new();
+    let daemon = start(&rig);
+    let mut old = connect(&rig, Family::V4);
+    call(&mut old, &set("key", b"value"), b"STORED\r\n");
+    daemon.freeze().unwrap_or_else(|error| panic!("{error}"));
+    let start = Instant::now();
+    // Until it counts as stale its SYN waits in the worker's ring, and is sent again a second later.
+    let mut new = connect(&rig, Family::V4);
+    new.write_all(b"get key\r\n").expect("it takes bytes");
+    let mut heard = Vec::new();
+    new.read_to_end(&mut heard).expect("an orderly end");
+    assert_eq!(text(&heard), text(daemon_support::UNAVAILABLE));
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    // What is asked meanwhile is neither answered nor reset.
+    old.write_all(b"get key\r\n").expect("it takes bytes");
+    daemon.thaw().unwrap_or_else(|error| panic!("{error}"));
+    expect(&mut old, &item("key", b"value"));
+    call(&mut connect(&rig, Family::V4), b"get key\r\n", &item("key", b"value"));
 }

@@ -91,6 +91,10 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
     let state = Arc::new(DaemonState::new(counted, view.clone(), verdict_source(&interfaces)));
     state.set_queues(queues);
     let runtime = prepared.runtime().clone();
+    let shared = sockets.iter().chain(&stream_sockets).map(CompanionSocket::try_clone);
+    let shared: Vec<_> = shared
+        .collect::<std::io::Result<_>>()
+        .map_err(DaemonError::system("sharing the companion's sockets with the sentinel"))?;
     tell_streams(&runtime, stream_sockets, |listener| stream_policies[listener].clone())
         .map_err(DaemonError::system("waiting for the companion's connections"))?;
     for interface in lock(&interfaces).iter_mut() {
@@ -110,7 +114,11 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
             program: SentinelProgram::default(),
             listeners: config.listeners.clone(),
             item_bytes_max: config.table.item_bytes_max,
-            sockets,
+            stream_words: stream_policies
+                .iter()
+                .map(|policy| String::from_utf8_lossy(policy.words).into_owned())
+                .collect(),
+            sockets: shared.into(),
             heartbeats: heartbeat_file()?,
             layout: heartbeats.layout(),
         }),

@@ -158,6 +158,15 @@ impl CompanionSocket {
         self.protocol
     }
 
+    /// Another descriptor of the same socket.
+    ///
+    /// # Errors
+    /// When the process has none left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let Self { fd, listener, protocol, address } = self;
+        Ok(Self { fd: fd.try_clone()?, listener: *listener, protocol: *protocol, address: *address })
+    }
+
     /// The socket alone.
     #[must_use]
     pub fn into_fd(self) -> OwnedFd {

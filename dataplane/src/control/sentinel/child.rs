@@ -1,9 +1,12 @@
 //! The sentinel's side: a loop that mostly sleeps.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 use rustix::process::Signal;
 
 use super::spec::{ListenerSpec, SPEC_BYTES_MAX, Spec};
@@ -103,6 +106,9 @@ fn drop_privileges() {
     }
 }
 
+/// Connections that were told and are not closed yet; the oldest gives way.
+const TOLD_MAX: usize = 256;
+
 struct Socket {
     fd: OwnedFd,
     listener: usize,
@@ -116,6 +122,10 @@ struct SentinelLoop {
     sockets: Vec<Socket>,
     cap: RateCap,
     request: Box<[u8]>,
+    /// By listener: what whoever connects is told; `None` for datagrams.
+    stream_words: Vec<Option<String>>,
+    /// Connections that were told, and have not been closed by their clients yet.
+    told: VecDeque<OwnedFd>,
 }
 
 impl SentinelLoop {
@@ -146,6 +156,8 @@ impl SentinelLoop {
             sockets,
             cap: RateCap::new(UNAVAILABLE_PER_S_MAX, Now::read().monotonic_ns),
             request: vec![0; COMPANION_DATAGRAM_BYTES_MAX].into_boxed_slice(),
+            stream_words: spec.listeners.iter().map(|listener| listener.stream_words.clone()).collect(),
+            told: VecDeque::with_capacity(TOLD_MAX),
         })
     }
 
@@ -168,6 +180,7 @@ impl SentinelLoop {
             for socket in ready {
                 self.answer(socket);
             }
+            self.told.retain(|stream| is_being_read(stream.as_fd()));
         }
     }
 
@@ -205,6 +218,9 @@ impl SentinelLoop {
 
     /// Answers a batch from one socket, for as long as the daemon is stale.
     fn answer(&mut self, socket: usize) {
+        if self.stream_words[self.sockets[socket].listener].is_some() {
+            return self.tell(socket);
+        }
         let mut reply = [0; UNAVAILABLE_BYTES_MAX];
         for _ in 0..BATCH_FRAMES {
             if !self.daemon_is_stale() {
@@ -227,6 +243,45 @@ impl SentinelLoop {
             }
         }
     }
+
+    /// Tells a batch of those who connect, for as long as the daemon is stale.
+    fn tell(&mut self, socket: usize) {
+        for _ in 0..BATCH_FRAMES {
+            if !self.daemon_is_stale() {
+                return;
+            }
+            let Socket { fd, listener } = &self.sockets[socket];
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let Ok((stream, peer)) = rustix::net::acceptfrom_with(fd, flags) else { return };
+            let admitted = peer
+                .and_then(|peer| SocketAddr::try_from(peer).ok())
+                .is_some_and(|peer| self.listeners[*listener].admits(peer));
+            if !admitted || !self.cap.take(Now::read().monotonic_ns) {
+                continue;
+            }
+            let words = self.stream_words[*listener].as_deref().unwrap_or_default();
+            // A new connection's send buffer takes a line; who is gone already hears nothing.
+            let _ = rustix::net::send(&stream, words.as_bytes(), SendFlags::NOSIGNAL);
+            let _ = rustix::net::shutdown(&stream, Shutdown::Write);
+            // Closed at once with bytes unread, it would be reset and the words lost with it.
+            if self.told.len() == TOLD_MAX {
+                self.told.pop_front();
+            }
+            self.told.push_back(stream);
+        }
+    }
+}
+
+/// Reads what a client had to say; false once it has closed.
+fn is_being_read(stream: BorrowedFd<'_>) -> bool {
+    let mut unread = [0; 4096];
+    loop {
+        match rustix::net::recv(stream, &mut unread, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return false,
+            Ok(_) => {}
+            Err(error) => return error == rustix::io::Errno::WOULDBLOCK,
+        }
+    }
 }
 
 fn policy(
@@ -234,6 +289,10 @@ fn policy(
     listener: &ListenerSpec,
     create: &dyn Fn(&str, &ServiceSetup) -> ServiceResult,
 ) -> Result<ListenerPolicy, SentinelError> {
+    let allow = AllowList::new(&listener.allow);
+    if listener.stream_words.is_some() {
+        return Ok(ListenerPolicy::new(allow, listener.port, None));
+    }
     let setup = ServiceSetup {
         worker: 0,
         workers: 1,
@@ -246,5 +305,5 @@ fn policy(
     let service = create(&listener.service, &setup)
         .ok_or_else(|| SentinelError::NoService { listener: index, service: name() })?
         .map_err(|source| SentinelError::Service { service: name(), source })?;
-    Ok(ListenerPolicy::new(AllowList::new(&listener.allow), listener.port, service))
+    Ok(ListenerPolicy::new(allow, listener.port, service))
 }

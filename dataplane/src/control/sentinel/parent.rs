@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustix::io::FdFlags;
 
 use super::spec::{ListenerSpec, SocketSpec, Spec};
-use crate::config::ListenerConfig;
+use crate::config::{ListenerConfig, ListenerProtocol};
 use crate::control::companion::CompanionSocket;
 use crate::control::heartbeat::HeartbeatLayout;
 
@@ -41,6 +41,8 @@ pub struct SentinelSetup {
     pub listeners: Vec<ListenerConfig>,
     /// Largest item of the table, in bytes; services are told.
     pub item_bytes_max: u32,
+    /// What whoever connects to a listener for streams is told, by the listener's number.
+    pub stream_words: Vec<String>,
     /// The companion's sockets.
     pub sockets: Arc<[CompanionSocket]>,
     /// The heartbeat map, as [`HeartbeatMap::open`](crate::control::heartbeat::HeartbeatMap::open) takes it.
@@ -116,8 +118,12 @@ impl Drop for Sentinel {
 }
 
 fn spec(setup: &SentinelSetup) -> Spec {
-    let listeners = setup.listeners.iter().map(|listener| ListenerSpec {
+    let listeners = setup.listeners.iter().enumerate().map(|(index, listener)| ListenerSpec {
         service: listener.service.clone(),
+        stream_words: match listener.protocol {
+            ListenerProtocol::Udp => None,
+            ListenerProtocol::Tcp => Some(setup.stream_words.get(index).cloned().unwrap_or_default()),
+        },
         port: listener.port,
         allow: listener.allow.clone(),
         reply_bytes_max: listener.reply_bytes_max as usize,

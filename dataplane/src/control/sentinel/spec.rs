@@ -30,6 +30,8 @@ pub(super) struct Spec {
 pub(super) struct ListenerSpec {
     /// Name of its service.
     pub(super) service: String,
+    /// Whether it is for streams, and what whoever connects is told then.
+    pub(super) stream_words: Option<String>,
     /// Its port.
     pub(super) port: u16,
     /// Its allow-list.
