@@ -28,8 +28,8 @@ pub const MEMCACHED_DATAGRAM_BYTES_MAX: usize = 1400;
 /// fill a 1400-byte datagram.
 pub const MEMCACHED_DATAGRAM_KEYS_MAX: usize = 1024;
 
-/// Largest reply to one request that a listener may allow, in bytes over all its datagrams: what the companion has
-/// buffers for.
+/// Largest reply to one request that a listener may allow, in bytes over all its datagrams: what the smallest TX
+/// ring takes.
 pub const REPLY_BYTES_MAX: usize = 64 << 10;
 
 /// Frames a request finds at hand for its reply, if there are any: those of the longest reply a listener may give.
@@ -37,16 +37,6 @@ pub const REPLY_FRAMES_AT_HAND: usize = REPLY_BYTES_MAX.div_ceil(MEMCACHED_DATAG
 
 /// Most free frames kept ready for one port: what a few batches of short replies take.
 pub const SUPPLY_FRAMES_MAX: usize = 4 * BATCH_FRAMES;
-
-/// Companion datagrams a worker handles in one poll: they are the exception, and must not keep the ports waiting.
-pub const COMPANION_BATCH: usize = 16;
-
-/// Requests from the companion that may wait for one worker.
-pub const COMPANION_DATAGRAMS: usize = 64;
-
-/// Buffers a worker keeps for replies by way of the companion: one for each request that may wait, and enough for one
-/// longest reply.
-pub const COMPANION_REPLY_BUFFERS: usize = COMPANION_DATAGRAMS;
 
 /// Sources a rate limiter remembers.
 pub const RATE_LIMITED_SOURCES: usize = 1 << 14;
@@ -57,8 +47,29 @@ pub const RATE_LIMITER_WAYS: usize = 4;
 /// Ethernet, two VLAN tags, IPv6 and UDP: the longest headers written in front of a reply.
 pub const REPLY_HEADERS_BYTES_MAX: usize = 14 + 2 * 4 + 40 + 8;
 
-/// Largest datagram the companion socket takes or sends (the largest UDP payload over IPv4).
-pub const COMPANION_DATAGRAM_BYTES_MAX: usize = 65_507;
+/// Largest datagram an ordinary socket takes or sends (the largest UDP payload over IPv4).
+pub const KERNEL_DATAGRAM_BYTES_MAX: usize = 65_507;
+
+/// Buffers for datagrams received on ordinary sockets, of one worker; a power of two.
+pub const KERNEL_DATAGRAMS: u16 = 64;
+
+/// Replies that may be on their way out of a worker's ordinary sockets: several of the longest.
+pub const KERNEL_REPLIES: usize = 256;
+
+/// Buffers that bytes of ordinary connections are received into, of one worker; a power of two.
+pub const KERNEL_RECEIVE_BUFFERS: u16 = 256;
+
+/// Bytes of such a buffer.
+pub const KERNEL_RECEIVE_BYTES: usize = 16 << 10;
+
+/// Chunks for what is to be sent to ordinary connections, of one worker.
+pub const KERNEL_CHUNKS: usize = 4_096;
+
+/// Bytes of such a chunk.
+pub const KERNEL_CHUNK_BYTES: usize = 16 << 10;
+
+/// Bytes one ordinary connection may have to be sent: the longest reply.
+pub const STREAM_OUTPUT_BYTES_MAX: usize = 2 << 20;
 
 /// Bytes of a stream that may lie unread in one piece: what the longest message of any protocol takes before it is whole.
 pub const STREAM_INPUT_BYTES_MAX: usize = (2 << 20) + (64 << 10);
@@ -88,8 +99,11 @@ const _: () = {
     assert!(REPLY_HEADERS_BYTES_MAX + MEMCACHED_DATAGRAM_BYTES_MAX <= PACKET_BYTES_MAX);
     assert!(FRAME_BYTES.is_power_of_two());
     assert!(REPLY_FRAMES_AT_HAND <= SUPPLY_FRAMES_MAX);
-    assert!(COMPANION_REPLY_BUFFERS >= REPLY_FRAMES_AT_HAND);
-    assert!(COMPANION_BATCH <= COMPANION_DATAGRAMS);
+    assert!(KERNEL_REPLIES >= REPLY_FRAMES_AT_HAND);
+    assert!(KERNEL_DATAGRAMS.is_power_of_two() && KERNEL_RECEIVE_BUFFERS.is_power_of_two());
+    assert!(KERNEL_RECEIVE_BYTES <= STREAM_INPUT_BYTES_LONG);
+    // The longest reply fits the half of the chunks that one connection may have.
+    assert!(STREAM_OUTPUT_BYTES_MAX <= KERNEL_CHUNKS / 2 * KERNEL_CHUNK_BYTES);
     assert!((RATE_LIMITED_SOURCES / RATE_LIMITER_WAYS).is_power_of_two());
     assert!(SLEEP_NS_MAX * 4 <= STALE_NS);
     assert!(KEY_BYTES_MAX <= u8::MAX as usize);

@@ -83,8 +83,10 @@ labelled! {
         TransmitFull => "transmit_full",
         /// The reply is larger than the listener allows.
         ReplyTooLarge => "reply_too_large",
-        /// The companion's queue was full.
-        CompanionFull => "companion_full",
+        /// An ordinary socket had no room for the reply.
+        SocketFull => "socket_full",
+        /// Too many replies were on their way out of ordinary sockets.
+        NoReplySlot => "no_reply_slot",
         /// The kernel found the socket's RX ring full: the worker is too slow.
         SocketRingFull => "socket_ring_full",
         /// The kernel found no free frame for a packet, or it was too long for one.
@@ -154,6 +156,10 @@ labelled! {
     }
 }
 
+/// What is told of connections on ordinary sockets: the rest the kernel's own TCP keeps to itself.
+pub const KERNEL_TCP_EVENTS: [TcpEvent; 5] =
+    [TcpEvent::Accepted, TcpEvent::Finished, TcpEvent::Broken, TcpEvent::NoConnection, TcpEvent::NoRoom];
+
 /// Buckets of [`LatencyHistogram`]: four a power of two, from 64 ns to some 137 s.
 const LATENCY_BUCKETS: usize = 31 * 4;
 /// Lower bound of the first bucket, as a power of two.
@@ -214,10 +220,10 @@ pub struct WorkerMetrics {
     pub frames_received: Counter,
     /// Frames handed to the TX ring.
     pub frames_sent: Counter,
-    /// Datagrams from the companion socket.
-    pub companion_received: Counter,
-    /// Replies to the companion socket.
-    pub companion_sent: Counter,
+    /// Datagrams received on ordinary sockets.
+    pub kernel_received: Counter,
+    /// Datagrams sent from ordinary sockets.
+    pub kernel_sent: Counter,
     /// Frames and requests dropped, by [`DropReason`].
     drops: [Counter; DropReason::ALL.len()],
     /// Requests, by [`OpKind`].
@@ -226,6 +232,10 @@ pub struct WorkerMetrics {
     tcp_events: [Counter; TcpEvent::ALL.len()],
     /// TCP connections open; a gauge.
     pub tcp_connections: Counter,
+    /// What happened on ordinary sockets, by [`TcpEvent`]; of them only [`KERNEL_TCP_EVENTS`] do.
+    kernel_tcp_events: [Counter; TcpEvent::ALL.len()],
+    /// Connections open on ordinary sockets; a gauge.
+    pub kernel_connections: Counter,
     /// Reads that found their item.
     pub hits: Counter,
     /// Reads that did not.
@@ -294,6 +304,17 @@ impl WorkerMetrics {
     #[must_use]
     pub fn tcp_events(&self, event: TcpEvent) -> u64 {
         self.tcp_events[event as usize].get()
+    }
+
+    /// Sets how often something happened on ordinary sockets so far.
+    pub fn kernel_tcp_happened(&self, event: TcpEvent, count: u64) {
+        self.kernel_tcp_events[event as usize].set(count);
+    }
+
+    /// How often something happened on ordinary sockets.
+    #[must_use]
+    pub fn kernel_tcp_events(&self, event: TcpEvent) -> u64 {
+        self.kernel_tcp_events[event as usize].get()
     }
 
     /// Drops for one reason.

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::ChecksumPolicy;
-use crate::limits::COMPANION_DATAGRAMS;
 use crate::metrics::WorkerMetrics;
 use crate::net::allow::AllowList;
 use crate::net::rate_limit::RateLimiter;
@@ -19,7 +18,6 @@ use crate::table::Table;
 use crate::table::memory::{MemoryTable, MemoryTableConfig};
 use crate::time::{NS_PER_MS, Now};
 use crate::transport::bypass::Bypass;
-use crate::transport::companion::{CompanionControlEnd, companion};
 use crate::worker::{Listener, Shard, Worker};
 
 /// When a simulation starts, in milliseconds since the Unix epoch (2023-11-14): any date that is plainly a date.
@@ -37,7 +35,6 @@ const CLIENT_PACKET_BYTES: usize = 4_096;
 pub struct Simulation {
     wires: Vec<Wire>,
     worker: Worker<SimPort, SimQueue>,
-    companion: CompanionControlEnd,
     server: SocketAddr,
     queue: SimConfig,
     seed: u64,
@@ -102,17 +99,21 @@ impl Simulation {
         let Scenario { seed, lanes, queue, faults, server, allow, limiter, service, table } = scenario;
         assert!(lanes > 0, "a worker needs a lane");
         let metrics = Arc::new(WorkerMetrics::default());
-        let listener =
-            Listener { addresses: vec![server.ip()], port: server.port(), allow, limiter, service };
+        let listener = Listener {
+            addresses: vec![server.ip()],
+            port: server.port(),
+            steered: true,
+            allow,
+            limiter,
+            service,
+        };
         let shard = Shard::new(vec![listener], table, Arc::clone(&metrics));
         let made = (0..lanes).map(|number| lane(seed.wrapping_add(number as u64), queue, faults));
         let (wires, lanes) = made.unzip();
-        let (control, companion) = companion(COMPANION_DATAGRAMS);
-        let worker = Worker::new(lanes, Some(companion), shard);
+        let worker = Worker::new(lanes, shard);
         let now = Now { monotonic_ns: NS_PER_MS, unix_ms: START_UNIX_MS };
         let failures = VecDeque::new();
-        let mut simulation =
-            Self { wires, worker, companion: control, server, queue, seed, now, metrics, failures };
+        let mut simulation = Self { wires, worker, server, queue, seed, now, metrics, failures };
         // The first poll stocks the fill rings, as a real queue's owner does before it is bound.
         simulation.step();
         simulation
@@ -163,28 +164,7 @@ impl Simulation {
         })
     }
 
-    /// Sends one datagram from a client by way of the companion socket. False when the worker has as many as may
-    /// wait.
-    ///
-    /// # Panics
-    /// When the payload is longer than a datagram may be.
-    pub fn send_to_companion(&mut self, client: SocketAddr, payload: &[u8]) -> bool {
-        let Ok(mut request) = self.companion.spare.pop() else { return false };
-        request.buffer[..payload.len()].copy_from_slice(payload);
-        (request.peer, request.local, request.length) = (client, self.server, payload.len());
-        self.companion.requests.push(request).expect("the ring has room for every request buffer there is");
-        true
-    }
-
-    /// Takes the next datagram that leaves by the companion socket.
-    pub fn receive_from_companion(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
-        let reply = self.companion.replies.pop().ok()?;
-        let (client, payload) = (reply.peer, reply.payload().to_vec());
-        self.companion.returned.push(reply).expect("the ring has room for every reply buffer there is");
-        Some((client, payload))
-    }
-
-    /// Lets the worker poll once. Returns how many frames and companion datagrams it took.
+    /// Lets the worker poll once. Returns how many frames it took.
     pub fn step(&mut self) -> usize {
         let progress = self.worker.poll(self.now);
         self.failures.extend(progress.failed);
@@ -229,7 +209,7 @@ impl Simulation {
 
     /// Brings the gauges up to date, and takes the links' MTUs as they are now.
     pub fn publish(&mut self) {
-        self.worker.publish();
+        self.worker.publish(self.now);
     }
 
     /// Lets time pass.

@@ -1,16 +1,18 @@
-//! The request path allocates nothing: a counting allocator watches a worker serve memcached over a port, and by way of
-//! the companion, while its table evicts and expires; and it watches the driver around it, at work and asleep.
+//! The request path allocates nothing: a counting allocator watches a worker serve memcached over a port, and over ordinary
+//! sockets, while its table evicts and expires; and it watches the driver around it, at work and asleep.
 
 mod counting;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
 use counting::allocations;
-use dataplane::config::{ChecksumPolicy, Idle};
+use dataplane::config::{ChecksumPolicy, Idle, ListenerProtocol};
+use dataplane::control::companion::CompanionSocket;
 use dataplane::memory::Placement;
 use dataplane::metrics::{DropReason, OpKind, WorkerMetrics};
 use dataplane::net::allow::AllowList;
@@ -22,7 +24,8 @@ use dataplane::service::{ServiceFactory, ServiceSetup};
 use dataplane::table::memory::{MemoryTable, MemoryTableConfig};
 use dataplane::time::{NS_PER_MS, Now};
 use dataplane::transport::bypass::Bypass;
-use dataplane::transport::companion::{CompanionControlEnd, companion};
+use dataplane::transport::kernel::{Kernel, KernelSetup, Patience};
+use dataplane::transport::streams::{StreamListener, StreamListeners};
 use dataplane::worker::driver::{Command, Driver, Event};
 use dataplane::worker::wake::Wake;
 use dataplane::worker::{Listener, Shard, Worker};
@@ -159,87 +162,148 @@ fn packets() -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn worker(packets: Vec<Vec<u8>>) -> (Worker<Treadmill, NoQueue>, CompanionControlEnd) {
+fn worker(packets: Vec<Vec<u8>>) -> Worker<Treadmill, NoQueue> {
     let (umem, free) = Umem::allocate(FRAMES, Placement::default()).expect("1 MiB");
     let sent = VecDeque::with_capacity(FRAMES);
     let port = Treadmill { umem: Arc::new(umem), free, packets, next: 0, sent };
-    let setup = ServiceSetup {
-        worker: 0,
-        workers: 1,
-        reply_bytes_max: 65_536,
-        connections_max: 16,
-        item_bytes_max: 64 << 10,
-        started: Now::default(),
-    };
     let listeners = PORTS.map(|port| Listener {
         addresses: Vec::new(),
         port,
+        steered: true,
         allow: AllowList::new(&["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().expect("a network"))),
         limiter: Some(if port == PORTS[0] {
             RateLimiter::new(1_000_000_000, u32::MAX, 1)
         } else {
             RateLimiter::new(1_000, 1, 1)
         }),
-        service: memcached::factory().create(&setup).expect("a service").expect("for datagrams"),
+        service: memcached::factory().create(&setup()).expect("a service").expect("for datagrams"),
     });
+    let lane = Bypass::new(port, NoQueue(FRAMES as u64), ChecksumPolicy::Verify);
+    Worker::new(vec![lane], shard(listeners.into()))
+}
+
+fn setup() -> ServiceSetup {
+    ServiceSetup {
+        worker: 0,
+        workers: 1,
+        reply_bytes_max: 65_536,
+        connections_max: 16,
+        item_bytes_max: 64 << 10,
+        started: Now::default(),
+    }
+}
+
+fn shard(listeners: Vec<Listener>) -> Shard {
     let config = MemoryTableConfig {
         capacity_bytes: 4 << 20,
         item_bytes_max: 64 << 10,
         ..MemoryTableConfig::default()
     };
     let table = MemoryTable::new(config).expect("4 MiB");
-    let shard = Shard::new(listeners.into(), Box::new(table), Arc::new(WorkerMetrics::default()));
-    let lane = Bypass::new(port, NoQueue(FRAMES as u64), ChecksumPolicy::Verify);
-    let (control, end) = companion(4);
-    (Worker::new(vec![lane], Some(end), shard), control)
+    Shard::new(listeners, Box::new(table), Arc::new(WorkerMetrics::default()))
 }
 
-/// A client asks by way of the companion, whose replies are sent at once.
-fn use_companion(control: &mut CompanionControlEnd, message: &[u8]) {
-    if let Ok(mut request) = control.spare.pop() {
-        let header = [0, 7, 0, 0, 0, 1, 0, 0];
-        request.length = header.len() + message.len();
-        request.buffer[..header.len()].copy_from_slice(&header);
-        request.buffer[header.len()..][..message.len()].copy_from_slice(message);
-        request.peer = SocketAddr::from(([10, 0, 0, 3], 4_000));
-        request.local = SocketAddr::from(([10, 0, 0, 1], PORTS[0]));
-        control.requests.push(request).expect("room for every request buffer");
-    }
-    while let Ok(reply) = control.replies.pop() {
-        control.returned.push(reply).expect("room for every reply buffer");
-    }
+/// A worker of ordinary sockets alone, and where it listens for datagrams and for streams.
+fn worker_of_sockets() -> (Worker<Treadmill, NoQueue>, SocketAddr, SocketAddr) {
+    let bind = |protocol| {
+        CompanionSocket::bind(0, protocol, "127.0.0.1:0".parse().expect("an address")).expect("a free port")
+    };
+    let (datagrams, streams) = (bind(ListenerProtocol::Udp), bind(ListenerProtocol::Tcp));
+    let (udp, tcp) = (datagrams.address(), streams.address());
+    let allow = AllowList::new(&["127.0.0.0/8".parse().expect("a network")]);
+    let listener = Listener {
+        addresses: Vec::new(),
+        port: udp.port(),
+        steered: false,
+        allow: allow.clone(),
+        limiter: None,
+        service: memcached::factory().create(&setup()).expect("a service").expect("for datagrams"),
+    };
+    let stream = StreamListener {
+        addresses: Vec::new(),
+        port: tcp.port(),
+        steered: false,
+        allow,
+        service: memcached::factory().create_stream(&setup()).expect("a service").expect("for streams"),
+    };
+    let kernel = Kernel::new(KernelSetup {
+        datagrams: vec![(datagrams.into_fd(), udp.port())],
+        streams: vec![streams.into_fd()],
+        listeners: StreamListeners::new(vec![stream], 16),
+        connections_max: 16,
+        patience: Patience { idle_ns: 0, request_ns: 0 },
+    });
+    let worker = Worker::new(Vec::new(), shard(vec![listener]));
+    (worker.with_kernel(Some(kernel.expect("io_uring"))), udp, tcp)
 }
 
 #[test]
 fn serving_memcached_allocates_nothing() {
-    let (mut worker, mut control) = worker(packets());
+    let mut worker = worker(packets());
     let metrics = Arc::clone(worker.shard().metrics());
     let mut now = Now { monotonic_ns: 1, unix_ms: 1_700_000_000_000 };
     worker.poll(now);
     let before = allocations();
-    for round in 0..1_000 {
+    for _ in 0..1_000 {
         // So fast that some items expire before they are evicted.
         now.monotonic_ns += 100 * NS_PER_MS;
         now.unix_ms += 100;
-        use_companion(&mut control, MESSAGES[round % MESSAGES.len()]);
         assert!(worker.poll(now).taken > 0);
-        worker.publish();
+        worker.publish(now);
     }
     assert_eq!(allocations() - before, 0, "allocations while serving");
 
     // It did all of what it was watched at.
     assert!(metrics.requests(OpKind::Get) > 1_000, "the requests were served, not dropped");
     assert!(metrics.drops(DropReason::RateLimited) > 0);
-    assert!(metrics.companion_received.get() >= 1_000 && metrics.companion_sent.get() > 0);
     assert!(metrics.evictions.get() > 0);
     assert!(worker.shard().table().statistics().expirations > 0);
     assert_eq!(worker.accounts().lost(), 0);
 }
 
+#[test]
+fn serving_ordinary_sockets_allocates_nothing() {
+    const ROUNDS: u64 = 500;
+    let (mut worker, udp, tcp) = worker_of_sockets();
+    let metrics = Arc::clone(worker.shard().metrics());
+    let mut now = Now { monotonic_ns: 1, unix_ms: 1_700_000_000_000 };
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    client.connect(udp).expect("connected");
+    client.set_nonblocking(true).expect("a socket");
+    let mut stream = TcpStream::connect(tcp).expect("the kernel connects");
+    stream.set_nonblocking(true).expect("a socket");
+    // Larger than a receive buffer: its request lies unread in a block meanwhile, and its reply in several chunks.
+    let mut store = b"set large 0 0 60000\r\n".to_vec();
+    store.resize(store.len() + 60_000, b'v');
+    store.extend_from_slice(b"\r\nget large\r\n");
+    let mut buffer = vec![0; 1 << 20];
+    let mut before = 0;
+    for round in 0..ROUNDS {
+        // Once around, so that whatever is made at first is there.
+        if round == 10 {
+            before = allocations();
+        }
+        now.monotonic_ns += NS_PER_MS;
+        client.send(b"\0\x07\0\0\0\x01\0\0set a 0 0 1\r\nb\r\n").expect("it is sent");
+        stream.write_all(&store).expect("the socket has room for it");
+        let (mut datagrams, mut bytes) = (0, 0);
+        while datagrams == 0 || bytes < 60_000 + b"STORED\r\nVALUE large 0 60000\r\n\r\nEND\r\n".len() {
+            worker.poll(now);
+            datagrams += usize::from(client.recv(&mut buffer).is_ok());
+            bytes += stream.read(&mut buffer).unwrap_or(0);
+        }
+        worker.publish(now);
+    }
+    assert_eq!(allocations() - before, 0, "allocations while serving");
+    assert_eq!((metrics.kernel_received.get(), metrics.kernel_sent.get()), (ROUNDS, ROUNDS));
+    assert_eq!(metrics.requests(OpKind::Store), 2 * ROUNDS);
+    assert_eq!(metrics.kernel_connections.get(), 1);
+}
+
 /// Runs a driver until it has done its housekeeping some times; returns how often its thread allocated meanwhile.
 fn allocations_of_a_driver(packets: Vec<Vec<u8>>, idle: Idle) -> (u64, Arc<WorkerMetrics>) {
     const WATCHED_NS: u64 = 200 * NS_PER_MS;
-    let (worker, _control) = worker(packets);
+    let worker = worker(packets);
     let metrics = Arc::clone(worker.shard().metrics());
     let (commands, receiver) = mpsc::channel();
     let (events, happened) = mpsc::channel();
@@ -260,7 +324,7 @@ fn allocations_of_a_driver(packets: Vec<Vec<u8>>, idle: Idle) -> (u64, Arc<Worke
         lane_generations: vec![0],
         commands: receiver,
         wake: Wake::new().expect("a descriptor"),
-        companion_wake: None,
+        others_stale: None,
         events,
     };
     driver.run(worker);

@@ -268,11 +268,22 @@ fn listeners_on_one_port_and_different_addresses_are_two() {
 fn an_empty_file_is_told_what_it_needs() {
     let errors = errors_of("");
     assert_eq!(errors.len(), 2, "{errors:#?}");
-    assert!(errors[0].contains("[[interface]]") && errors[1].contains("[[listener]]"), "{errors:#?}");
+    assert!(errors[0].contains("[[listener]]") && errors[1].contains("[[interface]]"), "{errors:#?}");
     let errors = errors_of("interface = []\nlistener = []\n");
     assert_eq!(errors.len(), 2, "{errors:#?}");
-    assert!(errors[0].contains("is empty; add a block [[interface]]"), "{errors:#?}");
+    assert!(errors[0].contains("there is none; add a block [[interface]]"), "{errors:#?}");
     assert!(errors[1].contains("is empty; add a block [[listener]]"), "{errors:#?}");
+}
+
+#[test]
+fn only_what_passes_the_kernel_by_needs_a_nic() {
+    let listener = |transport: &str| {
+        format!("listener = [{{ service = \"memcached\", port = 11211, transport = \"{transport}\" }}]\n")
+    };
+    assert_eq!(errors_of(&listener("kernel")), Vec::<String>::new());
+    assert_eq!(errors_of(&listener("auto")), Vec::<String>::new());
+    assert!(error_of(&listener("bypass")).contains("transport = \"kernel\""));
+    assert!(error_of(&listener("dpdk")).contains("bypass, kernel, auto"), "{}", error_of(&listener("dpdk")));
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn doctor_names_who_has_the_port() {
 
 #[test]
 fn wrong_usage_is_two_and_help_has_examples() {
-    assert_eq!(dataplane(&["run"]).status.code(), Some(2));
+    assert_eq!(dataplane(&["run", "--confg", "x"]).status.code(), Some(2));
     assert_eq!(dataplane(&["no-such-command"]).status.code(), Some(2));
     for command in
         [&["run"][..], &["check"], &["plan"], &["doctor"], &["status"], &["steer"], &["steer", "load"]]
@@ -142,6 +142,15 @@ fn wrong_usage_is_two_and_help_has_examples() {
     let help = stdout(&dataplane(&["--help"]));
     assert!(help.contains("Example:\n  dataplane "), "{help}");
     assert!(!help.contains("sentinel"), "it is not for users");
+}
+
+#[test]
+fn every_value_that_cannot_be_set_is_told() {
+    let output = dataplane(&["run", "--set", "listen.redis=127.0.0.1:1", "--set", "table.capacity=1GB"]);
+    assert_eq!(output.status.code(), Some(1));
+    for part in ["--set listen.redis=127.0.0.1:1: there is no listener", "--set table.capacity=1GB: "] {
+        assert!(stderr(&output).contains(part), "{part} in {}", stderr(&output));
+    }
 }
 
 #[test]

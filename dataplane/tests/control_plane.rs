@@ -11,27 +11,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dataplane::config::{ListenerProtocol, private_sources};
-use dataplane::control::companion::{CompanionSetup, CompanionSocket, ListenerPolicy, link};
+use dataplane::config::ListenerProtocol;
+use dataplane::control::companion::CompanionSocket;
 use dataplane::control::heartbeat::Heartbeats;
 use dataplane::control::plane::{ControlPlane, ControlSetup};
 use dataplane::control::state::DaemonState;
 use dataplane::control::status::{QueueStatus, StatusReport};
 use dataplane::metrics::{OpKind, WorkerMetrics};
-use dataplane::net::allow::AllowList;
-use dataplane::service::{Context, Datagram, Replies, Service};
 use dataplane::time::Now;
 use dataplane::topology::WorkerPlan;
 use rustix::process::{Pid, Signal, kill_process};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const PART: &str = "CONTROL_PLANE_PART";
-
-struct Silent;
-
-impl Service for Silent {
-    fn datagram(&mut self, _: &mut Context<'_>, _: &Datagram<'_>, _: &mut dyn Replies) {}
-}
 
 struct Beat(AtomicU64);
 
@@ -53,24 +45,15 @@ fn part_daemon() {
     let beat = Arc::new(Beat(AtomicU64::new(u64::MAX)));
     let heartbeats: Arc<dyn Heartbeats> = beat.clone();
     let verdicts = || BTreeMap::from([("lo".to_owned(), BTreeMap::from([("passed".to_owned(), 9)]))]);
-    let state = DaemonState::new(vec![(plan, metrics)], Arc::clone(&heartbeats), Box::new(verdicts));
+    let state = DaemonState::new(vec![(plan, metrics)], heartbeats, Box::new(verdicts));
     state.set_queues(vec![QueueStatus { interface: "lo".into(), state: "up".into(), ..Default::default() }]);
     let socket = CompanionSocket::bind(0, ListenerProtocol::Udp, "127.0.0.1:0".parse().expect("an address"))
         .expect("a free port");
     let address = socket.address();
-    let policy =
-        ListenerPolicy::new(AllowList::new(&private_sources()), address.port(), Some(Box::new(Silent)));
-    let (control, worker) = link(4).expect("two descriptors");
     let mut plane = ControlPlane::start(ControlSetup {
         admin: "127.0.0.1:0".parse().expect("an address"),
         housekeeping_cores: vec![core],
         state: Arc::new(state),
-        companion: CompanionSetup {
-            sockets: Arc::new([socket]),
-            listeners: vec![policy],
-            links: vec![control],
-            heartbeats,
-        },
         sentinel: None,
     })
     .expect("it starts");
@@ -93,8 +76,8 @@ fn part_daemon() {
             std::thread::park();
         }
     }
-    drop(worker);
     plane.stop();
+    drop(socket);
     UdpSocket::bind(address).expect("the port is free");
 }
 

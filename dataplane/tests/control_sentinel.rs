@@ -63,7 +63,7 @@ fn part_daemon() {
     let file = File::from(heartbeats.try_clone().expect("a descriptor"));
     file.set_len(4096).expect("it grows");
     let beat = move || {
-        // The second worker never started: one that lives is enough to call the daemon alive.
+        // The second worker never started: it is nobody's sockets that it leaves unanswered.
         file.write_all_at(&Now::read().monotonic_ns.to_ne_bytes(), 64).expect("it takes bytes");
     };
     beat();
@@ -81,6 +81,7 @@ fn part_daemon() {
         sockets: Arc::new([socket]),
         heartbeats,
         layout: LAYOUT,
+        unserved: false,
     })
     .expect("it starts");
     std::thread::spawn(move || {

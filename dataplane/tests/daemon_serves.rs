@@ -60,7 +60,7 @@ fn serves_past_the_kernel(family: Family) {
     let status = daemon.status(&rig.pair.right).expect("it runs");
     assert_eq!(status.workers[0].frames_received, REQUESTS);
     assert_eq!(status.workers[0].frames_sent, REQUESTS + 2, "two more for the reply of three datagrams");
-    assert_eq!(status.workers[0].companion_received, 0);
+    assert_eq!(status.workers[0].kernel_received, 0);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn clients_on_the_same_host_are_served_through_the_companion() {
         exercise(&mut Client::open(&rig.pair.right, local, server));
     }
     let status = daemon.status(&rig.pair.right).expect("it runs");
-    assert_eq!(status.workers[0].companion_received, 3 * REQUESTS);
+    assert_eq!(status.workers[0].kernel_received, 3 * REQUESTS);
     assert_eq!(verdict(&status, rig.interface(), "redirected"), 0);
     rig.assert_no_frame_lost(&mut daemon);
 }
@@ -106,7 +106,7 @@ fn ip_fragments_are_served_through_the_companion() {
         assert_eq!(verdict(&status, rig.interface(), verdicts), before + 3, "{family:?}: {status:#?}");
     }
     let status = daemon.status(&rig.pair.right).expect("it runs");
-    assert_eq!(status.workers[0].companion_received, 2);
+    assert_eq!(status.workers[0].kernel_received, 2);
     rig.assert_no_frame_lost(&mut daemon);
 }
 
@@ -131,7 +131,7 @@ fn a_source_that_is_not_allowed_is_never_answered() {
     fragmented.extend_from_slice(&large_value(3_000));
     fragmented.extend_from_slice(b"\r\n");
     stranger.send(&fragmented);
-    rig.wait_for_metric("dataplane_companion_datagrams_total{outcome=\"refused\"}", 1);
+    rig.wait_for_metric("dataplane_drops_total{worker=\"0\",reason=\"source_not_allowed\"}", 1);
 
     client.assert_holds("key", "value");
     assert!(stranger.heard_nothing());
@@ -220,7 +220,7 @@ fn bad_input_over_the_wire_is_answered_or_counted_and_serving_goes_on() {
     }
     assert_well(&rig, &mut daemon, &mut client);
     let status = daemon.status(&rig.pair.right).expect("it runs");
-    assert_eq!(status.workers[0].companion_received, 0, "all of it came over the bypass");
+    assert_eq!(status.workers[0].kernel_received, 0, "all of it came over the bypass");
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn with_an_mtu_of_9000_it_attaches_natively_and_serves() {
     }
     let status = daemon.status(&rig.pair.right).expect("it runs");
     assert_eq!(status.queues[0].xdp_mode, "native");
-    assert_eq!(status.workers[0].companion_received, 0);
+    assert_eq!(status.workers[0].kernel_received, 0);
     // More than a frame holds comes through the companion.
     for family in [Family::V4, Family::V6] {
         let mut client = rig.client(family);
@@ -245,7 +245,7 @@ fn with_an_mtu_of_9000_it_attaches_natively_and_serves() {
         assert!(reply == large_item("beyond-a-frame", &large_value(8_000)), "{} bytes", reply.len());
     }
     let status = daemon.status(&rig.pair.right).expect("it runs");
-    assert_eq!(status.workers[0].companion_received, 2, "{status:#?}");
+    assert_eq!(status.workers[0].kernel_received, 2, "{status:#?}");
     rig.assert_no_frame_lost(&mut daemon);
 }
 
@@ -404,7 +404,7 @@ allow = ["10.77.0.0/24", "fd77::/64"]
     assert_eq!(queues, [(0, 0), (1, 1)]);
     for worker in &status.workers {
         assert!(worker.frames_received > 0 && worker.items > 0, "{status:#?}");
-        assert_eq!(worker.companion_received, 0);
+        assert_eq!(worker.kernel_received, 0);
     }
 
     // The second listener's address is not the host's other one.

@@ -194,17 +194,23 @@ fn a_source_that_is_not_allowed_does_not_even_connect() {
 }
 
 #[test]
-fn a_client_on_this_very_host_is_told_that_it_is_not_served() {
+fn a_client_on_this_very_host_is_served_from_the_same_table() {
     let rig = Rig::new();
-    let _daemon = start(&rig);
+    let mut daemon = start(&rig);
+    call(&mut connect(&rig, Family::V4), &set("key", b"value"), b"STORED\r\n");
     let mut client = rig
         .pair
         .right
         .run(|| TcpStream::connect(("127.0.0.1", daemon_support::PORT)))
         .expect("the namespace")
-        .expect("the companion accepts");
+        .expect("the kernel connects");
     client.set_read_timeout(Some(SOON)).expect("a time-out");
-    call(&mut client, b"get key\r\n", daemon_support::UNAVAILABLE);
+    call(&mut client, b"get key\r\n", b"VALUE key 0 5\r\nvalue\r\nEND\r\n");
+    let status = rig.wait_for_status(&mut daemon, "both ways", |status| {
+        let worker = &status.workers[0];
+        (worker.kernel_connections, worker.kernel_tcp_events["accepted"]) == (1, 1)
+    });
+    assert_eq!(status.workers[0].tcp_events["accepted"], 1);
 }
 
 #[test]

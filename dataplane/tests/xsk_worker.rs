@@ -58,6 +58,7 @@ fn serve(pair: &Pair, config: &XskConfig) -> Served {
     let listener = Listener {
         addresses: vec![server.ip()],
         port: server.port(),
+        steered: true,
         allow: AllowList::new(&["10.0.0.0/8".parse().expect("a network")]),
         limiter: None,
         service: Box::new(Sized { most: Arc::clone(&most) }),
@@ -66,7 +67,7 @@ fn serve(pair: &Pair, config: &XskConfig) -> Served {
     let table = MemoryTable::new(table).expect("8 MiB");
     let shard = Shard::new(vec![listener], Box::new(table), Arc::clone(&metrics));
     let lane = Bypass::new(opened.port, opened.queue, ChecksumPolicy::Verify);
-    let worker = Worker::new(vec![lane], None, shard);
+    let worker = Worker::new(vec![lane], shard);
     Served { worker, metrics, most, peer, _redirect: redirect }
 }
 
@@ -114,7 +115,7 @@ fn what_the_kernel_drops_while_the_worker_stands_still_is_counted() {
         const SENT: u64 = 500;
         let config = XskConfig { frames: 256, ring_entries: 64, ..server_config() };
         let mut served = serve(pair, &config);
-        served.worker.publish();
+        served.worker.publish(Now::read());
         let drops = |metrics: &WorkerMetrics| {
             metrics.drops(DropReason::SocketRingFull) + metrics.drops(DropReason::SocketNoFrame)
         };
@@ -125,7 +126,7 @@ fn what_the_kernel_drops_while_the_worker_stands_still_is_counted() {
         // Whatever found no room is lost by now, and the worker's next look shows it; nothing is counted twice.
         wait_until("every packet to be served or counted", || {
             served.poll();
-            served.worker.publish();
+            served.worker.publish(Now::read());
             served.metrics.frames_received.get() + drops(&served.metrics) >= SENT
         });
         assert!(drops(&served.metrics) >= SENT - 2 * 64, "{}", drops(&served.metrics));
@@ -168,7 +169,7 @@ fn a_reply_longer_than_the_link_carries_is_refused_and_counted_whatever_the_mtu_
         for mtu in [1280, 3000] {
             pair.peer_link(&["mtu", &mtu.to_string()]);
             pair.server_link(&["mtu", &mtu.to_string()]);
-            served.worker.publish();
+            served.worker.publish(Now::read());
             check(&mut served, mtu);
         }
         assert_eq!(served.worker.accounts().lost(), 0);

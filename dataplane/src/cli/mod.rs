@@ -34,9 +34,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serves until SIGTERM or SIGINT; a second one ends at once.
-    #[command(after_help = "Example:\n  dataplane run --config /etc/dataplane/dataplane.toml")]
-    Run(ConfigFile),
+    /// Serves until SIGTERM or SIGINT; a second one ends at once. Without a configuration file it serves memcached on
+    /// 127.0.0.1:11211 (UDP and TCP) and RESP on 127.0.0.1:6379 over ordinary sockets, which takes no privilege.
+    #[command(after_help = "Example:\n  dataplane run\n  \
+                            dataplane run --set listen.memcached=127.0.0.1:21211 --set listen.resp=127.0.0.1:16379\n  \
+                            dataplane run --config /etc/dataplane/dataplane.toml")]
+    Run(run::Arguments),
     /// Reports every error in a configuration file at once.
     #[command(after_help = "Example:\n  dataplane check --config /etc/dataplane/dataplane.toml")]
     Check(check::Arguments),
@@ -67,7 +70,7 @@ struct ConfigFile {
 /// Runs the command that the arguments name.
 pub(crate) fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(arguments) => run::run(&arguments.config),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Plan(arguments) => plan::plan(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
@@ -85,6 +88,14 @@ pub(crate) fn main() -> ExitCode {
 /// Reads a configuration for the services that this daemon has.
 fn load(file: &Path) -> Result<Config, ConfigErrors> {
     config::load_for(file, &Daemon::new().registry().names().collect::<Vec<_>>())
+}
+
+/// The configuration of a file, or else what is built in, with values from the command line.
+fn load_or_builtin(file: Option<&Path>, assignments: &[String]) -> Result<Config, ConfigErrors> {
+    let mut config = file.map_or_else(|| Ok(Config::builtin()), load)?;
+    config.set(assignments)?;
+    config.check(&Daemon::new().registry().names().collect::<Vec<_>>())?;
+    Ok(config)
 }
 
 /// Prints to standard output. A reader that has gone (`dataplane status | head -1`) is no error.

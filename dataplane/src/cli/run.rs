@@ -1,16 +1,28 @@
 //! `dataplane run`.
 
 use std::env::VarError;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::Args;
 use dataplane::config::{self, Config};
 use dataplane::daemon::Daemon;
 use tracing_subscriber::EnvFilter;
 
-pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
-    let config = super::load(file)?;
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The configuration file (TOML; see dataplane.example.toml).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Replaces a value: listen.SERVICE=ADDRESS:PORT, transport=bypass|kernel|auto, daemon.admin=ADDRESS:PORT,
+    /// table.capacity=SIZE, workers.cores=N,N, workers.spin_us=N|busy. May be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let config = super::load_or_builtin(arguments.config.as_deref(), &arguments.assignments)?;
     log_to_stderr(&config)?;
     Daemon::new().run(config)?;
     Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use dataplane::config::{DaemonConfig, display_size};
-use dataplane::control::status::{StatusReport, WorkerStatus};
+use dataplane::control::status::{ListenerStatus, StatusReport, WorkerStatus};
 
 /// Longest wait for each step of the exchange.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,6 +63,7 @@ fn table(report: &StatusReport) -> String {
         "dataplane {} (pid {}), {state}, up {} s",
         report.version, report.pid, report.uptime_s
     );
+    listeners(&mut text, &report.listeners);
     let _ = writeln!(text, "\nqueue          worker  XDP      copy       attachment  huge pages  state");
     for queue in &report.queues {
         let _ = writeln!(
@@ -125,6 +126,22 @@ fn table(report: &StatusReport) -> String {
     text.trim_end().to_owned()
 }
 
+fn listeners(text: &mut String, listeners: &[ListenerStatus]) {
+    let _ = writeln!(text, "\nlistener       address                 transport");
+    for listener in listeners {
+        let on = |ip: &dyn std::fmt::Display| format!("{ip}:{}/{}", listener.port, listener.protocol);
+        let addresses: Vec<String> = match &listener.addresses[..] {
+            [] => vec![on(&"*")],
+            addresses => addresses.iter().map(|ip| on(ip)).collect(),
+        };
+        let _ =
+            writeln!(text, "{:<13}  {:<22}  {}", listener.service, addresses.join(" "), listener.transport);
+        if let Some(reason) = &listener.fallback {
+            let _ = writeln!(text, "{:13}  fell back to ordinary sockets: {reason}", "");
+        }
+    }
+}
+
 fn remarks(text: &mut String, worker: &WorkerStatus) {
     let drops: Vec<String> = worker
         .drops
@@ -151,7 +168,7 @@ fn share(part: u64, rest: u64) -> f64 {
 mod tests {
     use std::net::TcpListener;
 
-    use dataplane::control::status::QueueStatus;
+    use dataplane::control::status::{ListenerStatus, QueueStatus};
 
     use super::*;
 
@@ -207,8 +224,23 @@ mod tests {
             fallback: Some("no native hook".to_owned()),
             ..QueueStatus::default()
         };
-        let report = StatusReport { queues: vec![queue], workers: vec![worker], ..StatusReport::default() };
+        let listener = ListenerStatus {
+            service: "resp".to_owned(),
+            protocol: "tcp".to_owned(),
+            addresses: vec!["127.0.0.1".parse().expect("an address")],
+            port: 6379,
+            transport: "kernel".to_owned(),
+            fallback: Some("no privilege".to_owned()),
+        };
+        let report = StatusReport {
+            listeners: vec![listener],
+            queues: vec![queue],
+            workers: vec![worker],
+            ..StatusReport::default()
+        };
         let text = table(&report);
+        assert!(text.contains("fell back to ordinary sockets: no privilege\n"), "{text}");
+        assert!(text.contains("127.0.0.1:6379/tcp      kernel\n"), "{text}");
         assert!(text.contains("eth1:0 fell back to generic XDP: no native hook\n"), "{text}");
         for part in ["NOT serving", "75.0%", " 25%", "dropped: rate_limited 2\n", "this is a bug", "of 1GiB"]
         {

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use super::bounds;
 use super::display_size;
-use super::model::{Config, CopyMode, InterfaceConfig, ListenerConfig, ListenerProtocol, XdpMode};
+use super::model::{
+    Config, CopyMode, InterfaceConfig, ListenerConfig, ListenerProtocol, ListenerTransport, XdpMode,
+};
 use super::reader::{Report, nearest};
 use super::sources;
 use crate::limits::QUEUES_MAX;
@@ -17,6 +19,7 @@ pub(super) const NOBODY: &str =
 /// Reports what does not fit together. `services` are those the daemon has, if they are known.
 pub(super) fn between_values(config: &Config, services: Option<&[&str]>, report: &Report<'_>) {
     interfaces(&config.interfaces, report);
+    some_interface(config, report);
     cores(config, report);
     table(config, report);
     listeners(config, report);
@@ -60,6 +63,19 @@ fn interfaces(interfaces: &[InterfaceConfig], report: &Report<'_>) {
         interfaces.iter().filter_map(|interface| interface.queues.as_ref()).map(Vec::len).sum();
     if queues > QUEUES_MAX {
         report.error_at("interface", format!("lists {queues} queues in all; one daemon serves {QUEUES_MAX}"));
+    }
+}
+
+/// What is to pass the kernel by has to come in somewhere.
+fn some_interface(config: &Config, report: &Report<'_>) {
+    let needs_one = |listener: &ListenerConfig| listener.transport == ListenerTransport::Bypass;
+    let needed = config.listeners.is_empty() || config.listeners.iter().any(needs_one);
+    if needed && config.interfaces.is_empty() {
+        report.lacking(
+            "interface",
+            "there is none; add a block [[interface]] and name the NIC to serve there, or give each listener \
+             transport = \"kernel\" for ordinary sockets alone",
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::model::{
     Attachment, ChecksumPolicy, CopyMode, DaemonConfig, Idle, InterfaceConfig, ListenerConfig,
-    ListenerProtocol, SteerLogLevel, TableConfig, TcpConfig, XdpMode,
+    ListenerProtocol, ListenerTransport, SteerLogLevel, TableConfig, TcpConfig, XdpMode,
 };
 use super::sources::private_sources;
 use crate::memory::HugePages;
@@ -74,6 +74,7 @@ impl ListenerConfig {
         Self {
             service: service.into(),
             protocol: ListenerProtocol::default(),
+            transport: ListenerTransport::default(),
             addresses: Vec::new(),
             port,
             allow: private_sources(),

@@ -13,13 +13,17 @@
 //! | `sources` | allow-lists: what counts as a limit |
 //! | `log_filter` | [`log_filter()`]: `"info,dataplane::control=debug"` |
 //! | `size` | `"1GiB"` |
+//! | `builtin` | [`Config::builtin`]: what is served without a file |
+//! | `overrides` | [`Config::set`]: values from the command line |
 
 mod bounds;
+mod builtin;
 mod checks;
 mod defaults;
 mod error;
 mod log_filter;
 mod model;
+mod overrides;
 mod reader;
 mod sections;
 mod size;

@@ -12,7 +12,7 @@ use crate::memory::HugePages;
 pub struct Config {
     /// The daemon itself.
     pub daemon: DaemonConfig,
-    /// The NIC queues that are served.
+    /// The NIC queues that are served; none when every listener has ordinary sockets alone.
     pub interfaces: Vec<InterfaceConfig>,
     /// The worker threads.
     pub workers: WorkersConfig,
@@ -189,10 +189,35 @@ impl ListenerProtocol {
     }
 }
 
+/// Which way a listener's packets come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ListenerTransport {
+    /// Past the kernel's stack where they come in through a configured NIC, over an ordinary socket where they do not; it
+    /// is an error when that cannot be had.
+    #[default]
+    Bypass,
+    /// Over an ordinary socket alone. It takes no privilege.
+    Kernel,
+    /// Past the kernel's stack where that can be had, else over an ordinary socket.
+    Auto,
+}
+
+impl ListenerTransport {
+    /// As a configuration and an operator call it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Kernel => "kernel",
+            Self::Auto => "auto",
+        }
+    }
+}
+
 /// TCP connections, of every queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpConfig {
-    /// Connections of one NIC queue that may be open at once.
+    /// Connections that may be open at once: of one NIC queue, and over one worker's ordinary sockets.
     pub connections: u32,
     /// Seconds without a byte either way after which a connection is closed; 0 never does.
     pub idle_s: u32,
@@ -205,6 +230,8 @@ pub struct ListenerConfig {
     pub service: String,
     /// Transport protocol.
     pub protocol: ListenerProtocol,
+    /// Which way its packets come.
+    pub transport: ListenerTransport,
     /// Addresses it answers on; empty is any.
     pub addresses: Vec<IpAddr>,
     /// Port.

@@ -49,6 +49,14 @@ impl<'s> Report<'s> {
         self.places.borrow_mut().insert(key.to_owned(), self.line_of(place.start));
     }
 
+    /// Reports that a key lacks something, unless it could not be read: then that has been reported.
+    pub(super) fn lacking(&self, key: &str, message: impl Into<String>) {
+        let reported = self.broken.get() || self.errors.borrow().iter().any(|error| error.key == key);
+        if !reported {
+            self.error_at(key, message);
+        }
+    }
+
     /// Reports that something is not there.
     pub(super) fn missing(&self, place: Option<&Range<usize>>, key: &str, message: impl Into<String>) {
         if !self.broken.get() {
@@ -125,16 +133,26 @@ impl<'r, 's> Section<'r, 's> {
             self.missing(key, format!("is missing; {cure}"));
             return Vec::new();
         };
-        if field.value.get_ref().is_table() {
-            field.error(format!("is one table; write [[{key}]] with two brackets, one block for each"));
-            return Vec::new();
-        }
         let place = field.place();
-        let items = field.items();
+        let items = Self::blocks(field, key);
         if items.as_ref().is_some_and(Vec::is_empty) {
             place.error(format!("is empty; {cure}"));
         }
         items.into_iter().flatten().filter_map(Field::section).collect()
+    }
+
+    /// Takes an array of tables, `[[key]]`, of which there may be none.
+    pub(super) fn sections_if_any(&mut self, key: &'static str) -> Vec<Section<'r, 's>> {
+        let items = self.take(key).and_then(|field| Self::blocks(field, key));
+        items.into_iter().flatten().filter_map(Field::section).collect()
+    }
+
+    fn blocks(field: Field<'r, 's>, key: &str) -> Option<Vec<Field<'r, 's>>> {
+        if field.value.get_ref().is_table() {
+            field.error(format!("is one table; write [[{key}]] with two brackets, one block for each"));
+            return None;
+        }
+        field.items()
     }
 
     /// The report errors go to.

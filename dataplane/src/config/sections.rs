@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use super::log_filter::log_filter;
 use super::model::{
     Attachment, BusyPollConfig, ChecksumPolicy, Config, CopyMode, DaemonConfig, Idle, InterfaceConfig,
-    ListenerConfig, ListenerProtocol, RateLimit, SteerLogLevel, TableConfig, TcpConfig, WorkersConfig,
-    XdpMode,
+    ListenerConfig, ListenerProtocol, ListenerTransport, RateLimit, SteerLogLevel, TableConfig, TcpConfig,
+    WorkersConfig, XdpMode,
 };
 use super::reader::{Field, Section};
 use super::{bounds, checks, defaults, sources};
@@ -35,15 +35,20 @@ const PROTOCOL: [(&str, ListenerProtocol); 2] = [
     (ListenerProtocol::Udp.label(), ListenerProtocol::Udp),
     (ListenerProtocol::Tcp.label(), ListenerProtocol::Tcp),
 ];
+const TRANSPORT: [(&str, ListenerTransport); 3] = [
+    (ListenerTransport::Bypass.label(), ListenerTransport::Bypass),
+    (ListenerTransport::Kernel.label(), ListenerTransport::Kernel),
+    (ListenerTransport::Auto.label(), ListenerTransport::Auto),
+];
 
 /// The whole document, for a daemon with these services, if they are known.
 pub(super) fn config(mut root: Section<'_, '_>, services: Option<&[&str]>) -> Config {
     let daemon = daemon(root.section("daemon"));
-    let interfaces = root.sections("interface", "name the NIC to serve").into_iter().map(interface).collect();
+    let interfaces = root.sections_if_any("interface").into_iter().map(interface).collect();
     let workers = workers(root.section("workers"));
     let table = table(root.section("table"));
     let tcp = tcp(root.section("tcp"));
-    let listeners =
+    let listeners: Vec<ListenerConfig> =
         root.sections("listener", "name the service and its port").into_iter().map(listener).collect();
     let config = Config { daemon, interfaces, workers, table, tcp, listeners };
     checks::between_values(&config, services, root.report());
@@ -166,6 +171,10 @@ fn listener(mut section: Section<'_, '_>) -> ListenerConfig {
         .and_then(|field| field.size(&bounds::REPLY_BYTES));
     ListenerConfig {
         protocol,
+        // A wrong one stands for the one that asks nothing of the rest.
+        transport: section.take("transport").map_or_else(ListenerTransport::default, |field| {
+            field.choice(&TRANSPORT).unwrap_or(ListenerTransport::Kernel)
+        }),
         addresses: section
             .take("addresses")
             .and_then(|field| field.distinct("leave it out to answer on every address", address))
@@ -216,7 +225,7 @@ fn ring_entries(field: Field<'_, '_>) -> Option<u32> {
     Some(entries)
 }
 
-fn admin_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn admin_address(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|_| {
         format!("{text:?} is not an address with a port; write it like 127.0.0.1:9190 or [::1]:9190")
     })?;
@@ -269,7 +278,7 @@ fn service_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn listen_address(text: &str) -> Result<IpAddr, String> {
+pub(super) fn listen_address(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text
         .parse()
         .map_err(|_| format!("{text:?} is not an IP address; write it like 192.0.2.1 or 2001:db8::1"))?;

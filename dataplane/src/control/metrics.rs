@@ -14,9 +14,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::companion::CompanionMetrics;
 use super::state::DaemonState;
-use crate::metrics::{Counter, DropReason, LatencyHistogram, OpKind, TcpEvent, WorkerMetrics};
+use crate::metrics::{
+    Counter, DropReason, KERNEL_TCP_EVENTS, LatencyHistogram, OpKind, TcpEvent, WorkerMetrics,
+};
 use crate::time::{MS_PER_S, NS_PER_S};
 
 /// The format's media type (OpenMetrics 1.0, section "Protocol Negotiation").
@@ -31,8 +32,8 @@ type Read = fn(&WorkerMetrics) -> &Counter;
 const COUNTERS: &[(&str, &str, Read)] = &[
     ("frames_received", "Frames received", |m| &m.frames_received),
     ("frames_sent", "Frames handed to the TX ring", |m| &m.frames_sent),
-    ("companion_received", "Datagrams from the companion socket", |m| &m.companion_received),
-    ("companion_sent", "Replies to the companion socket", |m| &m.companion_sent),
+    ("kernel_datagrams_received", "Datagrams received on ordinary sockets", |m| &m.kernel_received),
+    ("kernel_datagrams_sent", "Datagrams sent from ordinary sockets", |m| &m.kernel_sent),
     ("hits", "Reads that found their item", |m| &m.hits),
     ("misses", "Reads that did not find their item", |m| &m.misses),
     ("polls_busy", "Polls that found work", |m| &m.polls_busy),
@@ -58,18 +59,8 @@ const GAUGES: &[(&str, &str, Read)] = &[
     ("used_bytes", "Bytes of arena in use", |m| &m.used_bytes),
     ("capacity_bytes", "Bytes of arena and index", |m| &m.capacity_bytes),
     ("tcp_connections", "TCP connections open", |m| &m.tcp_connections),
+    ("kernel_connections", "Connections open on ordinary sockets", |m| &m.kernel_connections),
     ("table_huge_pages", "1 when arena and index lie in huge pages", |m| &m.table_huge_pages),
-];
-
-type ReadCompanion = fn(&CompanionMetrics) -> &Counter;
-
-const COMPANION: &[(&str, ReadCompanion)] = &[
-    ("handed_over", |m| &m.handed_over),
-    ("unavailable", |m| &m.unavailable),
-    ("refused", |m| &m.refused),
-    ("malformed", |m| &m.malformed),
-    ("full", |m| &m.full),
-    ("unanswered", |m| &m.unanswered),
 ];
 
 /// Writes `/metrics`.
@@ -105,8 +96,8 @@ impl Collector for StateCollector {
         self.workers(&mut out)?;
         self.latency(&mut out)?;
         self.queues(&mut out)?;
-        self.verdicts(&mut out)?;
-        self.companion(&mut out)
+        self.listeners(&mut out)?;
+        self.verdicts(&mut out)
     }
 }
 
@@ -190,6 +181,17 @@ impl StateCollector {
                 )?;
             }
         }
+        let help = "Who came and went on ordinary sockets";
+        let mut events = out.encode_descriptor("kernel_tcp_events", help, None, MetricType::Counter)?;
+        for (worker, metrics) in self.each() {
+            for event in KERNEL_TCP_EVENTS {
+                counter(
+                    &mut events,
+                    &[("worker", worker.clone()), ("event", event.label().to_owned())],
+                    metrics.kernel_tcp_events(event),
+                )?;
+            }
+        }
         Ok(())
     }
 
@@ -248,19 +250,19 @@ impl StateCollector {
         Ok(())
     }
 
-    fn companion(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(metrics) = self.0.companion() else { return Ok(()) };
-        let help = "Datagrams at the companion sockets, by what became of them";
-        let mut family = out.encode_descriptor("companion_datagrams", help, None, MetricType::Counter)?;
-        for &(outcome, read) in COMPANION {
-            counter(&mut family, &[("outcome", outcome.to_owned())], read(&metrics).get())?;
+    fn listeners(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family =
+            out.encode_descriptor("listener", "Which way a listener's packets come", None, MetricType::Info)?;
+        for listener in self.0.listeners() {
+            family.encode_info(&[
+                ("service", listener.service),
+                ("protocol", listener.protocol),
+                ("port", listener.port.to_string()),
+                ("transport", listener.transport),
+                ("fell_back", listener.fallback.is_some().to_string()),
+            ])?;
         }
-        let help = "Replies of workers that left through the companion sockets";
-        let mut replied = out.encode_descriptor("companion_replies", help, None, MetricType::Counter)?;
-        replied.encode_counter::<NoLabelSet, _, u64>(&metrics.replied.get(), None)?;
-        let help = "Replies the kernel did not take";
-        let mut errors = out.encode_descriptor("companion_send_errors", help, None, MetricType::Counter)?;
-        errors.encode_counter::<NoLabelSet, _, u64>(&metrics.send_errors.get(), None)
+        Ok(())
     }
 
     fn each(&self) -> impl Iterator<Item = (String, &WorkerMetrics)> {
@@ -298,7 +300,7 @@ fn seconds(nanoseconds: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::control::heartbeat::Heartbeats;
-    use crate::control::status::QueueStatus;
+    use crate::control::status::{ListenerStatus, QueueStatus};
     use crate::topology::WorkerPlan;
 
     struct Never;
@@ -323,7 +325,14 @@ mod tests {
             state: "up".into(),
             ..QueueStatus::default()
         }]);
-        state.set_companion(Arc::default());
+        state.set_listeners(vec![ListenerStatus {
+            service: "resp".into(),
+            protocol: "tcp".into(),
+            port: 6379,
+            transport: "kernel".into(),
+            fallback: Some("no privilege".into()),
+            ..ListenerStatus::default()
+        }]);
         Exposition::new(Arc::new(state)).text().expect("memory takes it")
     }
 
@@ -335,6 +344,7 @@ mod tests {
             metrics.dropped(DropReason::UdpChecksum);
             metrics.busy_ns.add(1_500_000_000);
             metrics.items.set(3);
+            metrics.kernel_tcp_happened(TcpEvent::Accepted, 9);
             metrics.table_huge_pages.set(1);
         });
         for line in [
@@ -347,7 +357,8 @@ mod tests {
             "dataplane_xdp_packets_total{interface=\"eth1\",verdict=\"redirected\"} 42",
             "dataplane_queue_up{interface=\"eth\\\"1\",queue=\"0\"} 1",
             "dataplane_queue_stale_episodes_total{interface=\"eth\\\"1\",queue=\"0\"} 2",
-            "dataplane_companion_datagrams_total{outcome=\"refused\"} 0",
+            "dataplane_listener_info{service=\"resp\",protocol=\"tcp\",port=\"6379\",transport=\"kernel\",fell_back=\"true\"} 1",
+            "dataplane_kernel_tcp_events_total{worker=\"0\",event=\"accepted\"} 9",
             "dataplane_ready 0",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} in\n{text}");

@@ -3,8 +3,7 @@
 //! The assembly calls, from the main thread:
 //! 1. [`CompanionSocket::bind_all`](super::companion::CompanionSocket::bind_all), which reserves the ports;
 //! 2. [`Prepared::new`], which reserves the admin API's and takes over the signals;
-//! 3. its own part: XDP program, ports, tables, workers, each with its side of a
-//!    [`link`](super::companion::link); and between them asks [`Prepared::signal`] whether to go on;
+//! 3. its own part: XDP program, ports, tables, workers, each with its companion sockets; and between them asks [`Prepared::signal`] whether to go on;
 //! 4. [`Prepared::start`], once the heartbeat map is there;
 //! 5. [`ControlPlane::ready`], once every worker serves;
 //! 6. [`ControlPlane::wait_for_signal`], which returns when the daemon shall end;
@@ -20,7 +19,6 @@ use rustix::thread::CpuSet;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::admin::{AdminError, BoundAdmin};
-use super::companion::{Companion, CompanionSetup};
 use super::sentinel::{Sentinel, SentinelSetup};
 use super::service_manager;
 use super::shutdown::Signals;
@@ -61,8 +59,6 @@ pub struct ControlSetup {
     pub housekeeping_cores: Vec<usize>,
     /// What is served at the admin API.
     pub state: Arc<DaemonState>,
-    /// The companion.
-    pub companion: CompanionSetup,
     /// The sentinel; `None` for a daemon without one.
     pub sentinel: Option<SentinelSetup>,
 }
@@ -73,7 +69,6 @@ pub struct ControlPlane {
     runtime: Runtime,
     signals: Option<Signals>,
     state: Arc<DaemonState>,
-    companion: Companion,
     sentinel: Option<Watched>,
     admin: SocketAddr,
 }
@@ -137,8 +132,6 @@ impl Prepared {
         let sentinel = sentinel.map_err(failed("cannot start the sentinel"))?;
         let admin = runtime.block_on(async { admin.listen(Arc::clone(&setup.state)) })?;
         let address = admin.address().map_err(failed("cannot tell the admin API's address"))?;
-        let companion = Companion::start(setup.companion).map_err(failed("cannot start the companion"))?;
-        setup.state.set_companion(companion.metrics());
         runtime.spawn(async {
             if let Err(error) = admin.serve().await {
                 tracing::error!(%error, "the admin API has ended");
@@ -146,14 +139,7 @@ impl Prepared {
         });
         runtime.spawn(service_manager::watchdog(Arc::clone(&setup.state)));
         tracing::info!(admin = %address, "control plane started");
-        Ok(ControlPlane {
-            runtime,
-            signals: Some(signals),
-            state: setup.state,
-            companion,
-            sentinel,
-            admin: address,
-        })
+        Ok(ControlPlane { runtime, signals: Some(signals), state: setup.state, sentinel, admin: address })
     }
 }
 
@@ -208,12 +194,10 @@ impl ControlPlane {
         outcome
     }
 
-    /// Stops taking requests, answers those that were taken, and frees the ports. The workers must still run.
+    /// Ends it. The workers must still run, or the sentinel would answer for them.
     pub fn stop(self) {
-        let Self { runtime, companion, sentinel, .. } = self;
-        // First the sentinel: it has the sockets too.
+        let Self { runtime, sentinel, .. } = self;
         drop(sentinel);
-        companion.stop();
         runtime.shutdown_background();
     }
 }

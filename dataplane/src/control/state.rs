@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use super::companion::CompanionMetrics;
 use super::heartbeat::Heartbeats;
-use super::status::{QueueStatus, StatusReport, WorkerStatus};
-use crate::metrics::{DropReason, OpKind, TcpEvent, WorkerMetrics};
+use super::status::{ListenerStatus, QueueStatus, StatusReport, WorkerStatus};
+use crate::metrics::{DropReason, KERNEL_TCP_EVENTS, OpKind, TcpEvent, WorkerMetrics};
 use crate::time::Now;
 use crate::topology::WorkerPlan;
 
@@ -29,7 +28,7 @@ pub struct DaemonState {
     heartbeats: Arc<dyn Heartbeats>,
     verdicts: VerdictSource,
     queues: RwLock<Vec<QueueStatus>>,
-    companion: RwLock<Option<Arc<CompanionMetrics>>>,
+    listeners: RwLock<Vec<ListenerStatus>>,
 }
 
 impl DaemonState {
@@ -48,7 +47,7 @@ impl DaemonState {
             heartbeats,
             verdicts,
             queues: RwLock::default(),
-            companion: RwLock::default(),
+            listeners: RwLock::default(),
         }
     }
 
@@ -63,13 +62,15 @@ impl DaemonState {
         self.queues.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Adds the companion's counts.
-    pub fn set_companion(&self, metrics: Arc<CompanionMetrics>) {
-        *self.companion.write().unwrap_or_else(PoisonError::into_inner) = Some(metrics);
+    /// Says how the listeners are served.
+    pub fn set_listeners(&self, listeners: Vec<ListenerStatus>) {
+        *self.listeners.write().unwrap_or_else(PoisonError::into_inner) = listeners;
     }
 
-    pub(super) fn companion(&self) -> Option<Arc<CompanionMetrics>> {
-        self.companion.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// How the listeners are served.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<ListenerStatus> {
+        self.listeners.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says that every worker serves.
@@ -128,6 +129,7 @@ impl DaemonState {
             pid: std::process::id(),
             ready: self.is_healthy(),
             uptime_s: self.uptime_s(),
+            listeners: self.listeners(),
             queues: self.queues(),
             verdicts: self.verdicts(),
             workers: self.workers.iter().map(|(plan, metrics)| self.worker_status(plan, metrics)).collect(),
@@ -139,6 +141,9 @@ impl DaemonState {
         let requests = OpKind::ALL.iter().map(|&kind| (kind.label().to_owned(), metrics.requests(kind)));
         let tcp_events =
             TcpEvent::ALL.iter().map(|&event| (event.label().to_owned(), metrics.tcp_events(event)));
+        let kernel_tcp_events = KERNEL_TCP_EVENTS
+            .iter()
+            .map(|&event| (event.label().to_owned(), metrics.kernel_tcp_events(event)));
         WorkerStatus {
             worker: plan.worker,
             core: plan.core,
@@ -148,11 +153,14 @@ impl DaemonState {
             frames_sent: metrics.frames_sent.get(),
             frames_total: metrics.frames_total.get(),
             frames_lost: metrics.frames_lost.get(),
-            companion_received: metrics.companion_received.get(),
+            kernel_received: metrics.kernel_received.get(),
+            kernel_sent: metrics.kernel_sent.get(),
             requests: requests.collect(),
             drops: drops.collect(),
             tcp_connections: metrics.tcp_connections.get(),
             tcp_events: tcp_events.collect(),
+            kernel_connections: metrics.kernel_connections.get(),
+            kernel_tcp_events: kernel_tcp_events.collect(),
             hits: metrics.hits.get(),
             misses: metrics.misses.get(),
             items: metrics.items.get(),

@@ -15,12 +15,31 @@ pub struct StatusReport {
     pub ready: bool,
     /// Seconds since start.
     pub uptime_s: u64,
+    /// Each listener.
+    pub listeners: Vec<ListenerStatus>,
     /// Each NIC queue served.
     pub queues: Vec<QueueStatus>,
     /// Verdicts of the XDP program by interface, then by label, summed over CPUs.
     pub verdicts: BTreeMap<String, BTreeMap<String, u64>>,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
+}
+
+/// One listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Name of its service.
+    pub service: String,
+    /// `udp` or `tcp`.
+    pub protocol: String,
+    /// Addresses it answers on; empty is every address.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// Port.
+    pub port: u16,
+    /// `bypass` or `kernel`: which way its packets come, if they come in through a NIC.
+    pub transport: String,
+    /// Why they do not pass the kernel by, when that was left open.
+    pub fallback: Option<String>,
 }
 
 /// One NIC queue.
@@ -67,8 +86,10 @@ pub struct WorkerStatus {
     pub frames_total: u64,
     /// Frames nobody has: zero unless there is a bug.
     pub frames_lost: u64,
-    /// Datagrams from companion sockets.
-    pub companion_received: u64,
+    /// Datagrams received on ordinary sockets.
+    pub kernel_received: u64,
+    /// Datagrams sent from ordinary sockets.
+    pub kernel_sent: u64,
     /// Requests by kind.
     pub requests: BTreeMap<String, u64>,
     /// Drops by reason.
@@ -77,6 +98,10 @@ pub struct WorkerStatus {
     pub tcp_connections: u64,
     /// What happened in TCP.
     pub tcp_events: BTreeMap<String, u64>,
+    /// Connections open on ordinary sockets.
+    pub kernel_connections: u64,
+    /// Who came and went there.
+    pub kernel_tcp_events: BTreeMap<String, u64>,
     /// Reads that hit.
     pub hits: u64,
     /// Reads that missed.

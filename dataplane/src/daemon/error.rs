@@ -12,6 +12,7 @@ use crate::service::ServiceError;
 use crate::steer::SteerError;
 use crate::table::memory::TableError;
 use crate::topology::{PlanErrors, TopologyError};
+use crate::transport::kernel::KernelError;
 
 /// Why the daemon cannot start or has to end.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,9 @@ pub enum DaemonError {
     /// A listener's port or address cannot be had.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Companion(Vec<CompanionError>),
+    /// There are no ordinary sockets to serve.
+    #[error("ordinary sockets cannot be served: {0}")]
+    Kernel(#[from] KernelError),
     /// The XDP program.
     #[error(transparent)]
     Steer(#[from] SteerError),

@@ -1,4 +1,4 @@
-//! Each worker's own heartbeat, in a sealed memory file that the companion and the sentinel map: apart from the XDP
+//! Each worker's own heartbeat, in a sealed memory file that the sentinel and the control plane map: apart from the XDP
 //! program's, which are one a queue and go when a NIC goes.
 
 use std::fs::File;

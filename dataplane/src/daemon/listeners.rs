@@ -1,8 +1,10 @@
 //! What a worker serves, made of the configuration's listeners: those for datagrams, and those for streams.
 
 use super::interface::Lane;
+use super::steering::Steering;
 use super::{DaemonError, Registry};
 use crate::config::{Config, ListenerConfig, ListenerProtocol};
+use crate::control::companion::CompanionSocket;
 use crate::limits::{STREAM_INPUT_BYTES_LONG, STREAM_INPUT_BYTES_MAX, STREAM_INPUTS_LONG_MAX};
 use crate::net::allow::AllowList;
 use crate::net::rate_limit::RateLimiter;
@@ -11,68 +13,104 @@ use crate::protocol;
 use crate::service::{Service, ServiceFactory, ServiceSetup, StreamService};
 use crate::time::{NS_PER_S, Now};
 use crate::transport::bypass::{STREAM_MTU_BYTES_MAX, Streams};
+use crate::transport::kernel::{KernelSetup, Patience};
 use crate::transport::streams::{StreamListener, StreamListeners};
 use crate::worker::Listener;
 
-/// A worker's listeners for datagrams.
-pub(super) fn datagrams(
-    config: &Config,
-    registry: &Registry,
-    worker: usize,
-    workers: usize,
-) -> Result<Vec<Listener>, DaemonError> {
-    of(config, ListenerProtocol::Udp)
-        .map(|(index, listener)| {
-            let service = service(config, registry, index, worker, workers)?;
-            Ok(Listener {
-                addresses: listener.addresses.clone(),
-                port: listener.port,
-                allow: AllowList::new(&listener.allow),
-                limiter: listener
-                    .rate_limit
-                    .map(|limit| RateLimiter::new(limit.requests_per_s, limit.burst, secret())),
-                service,
-            })
-        })
-        .collect()
+/// What the listeners of one worker are made of.
+pub(super) struct Making<'a> {
+    pub(super) config: &'a Config,
+    pub(super) registry: &'a Registry,
+    pub(super) steering: &'a Steering,
+    pub(super) worker: usize,
 }
 
-/// The streams of each of a worker's lanes; none at all when no listener is for streams.
-pub(super) fn streams(
-    config: &Config,
-    registry: &Registry,
-    worker: usize,
-    workers: usize,
-    lanes: &[Lane],
-) -> Result<Vec<Streams>, DaemonError> {
-    if of(config, ListenerProtocol::Tcp).next().is_none() {
-        return Ok(Vec::new());
-    }
-    lanes
-        .iter()
-        .map(|lane| {
-            let listeners = of(config, ListenerProtocol::Tcp)
-                .map(|(index, listener)| {
-                    Ok(StreamListener {
-                        addresses: listener.addresses.clone(),
-                        port: listener.port,
-                        allow: AllowList::new(&listener.allow),
-                        service: stream_service(config, registry, index, worker, workers)?,
-                    })
+impl Making<'_> {
+    /// The listeners for datagrams, whichever way these come.
+    pub(super) fn datagrams(&self) -> Result<Vec<Listener>, DaemonError> {
+        let Self { config, registry, steering, worker } = *self;
+        of(config, ListenerProtocol::Udp)
+            .map(|(index, listener)| {
+                let service = service(config, registry, index, worker, self.workers())?;
+                Ok(Listener {
+                    addresses: listener.addresses.clone(),
+                    port: listener.port,
+                    steered: steering.is_steered(listener.transport),
+                    allow: AllowList::new(&listener.allow),
+                    limiter: listener
+                        .rate_limit
+                        .map(|limit| RateLimiter::new(limit.requests_per_s, limit.burst, secret())),
+                    service,
                 })
-                .collect::<Result<Vec<_>, DaemonError>>()?;
-            let stack = tcp::Config {
-                flows: config.tcp.connections as usize,
-                idle_ns: u64::from(config.tcp.idle_s) * NS_PER_S,
-                mtu_bytes: lane.bypass.mtu_bytes().min(STREAM_MTU_BYTES_MAX),
-                checksums: lane.bypass.checksum(),
-                ..stack_of_default_sizes()
-            };
-            let seeds = tcp::Seeds { table: secret(), sequence: [secret(), secret()] };
-            let listeners = StreamListeners::new(listeners, stack.flows);
-            Streams::new(stack, seeds, listeners).map_err(|source| DaemonError::Tcp { worker, source })
+            })
+            .collect()
+    }
+
+    /// The streams of each lane; none at all when no listener is for streams that pass the kernel by.
+    pub(super) fn streams(&self, lanes: &[Lane]) -> Result<Vec<Streams>, DaemonError> {
+        let Self { config, steering, worker, .. } = *self;
+        let steered = |listener: &ListenerConfig| steering.is_steered(listener.transport);
+        if !of(config, ListenerProtocol::Tcp).any(|(_, listener)| steered(listener)) {
+            return Ok(Vec::new());
+        }
+        lanes
+            .iter()
+            .map(|lane| {
+                let stack = tcp::Config {
+                    flows: config.tcp.connections as usize,
+                    idle_ns: u64::from(config.tcp.idle_s) * NS_PER_S,
+                    mtu_bytes: lane.bypass.mtu_bytes().min(STREAM_MTU_BYTES_MAX),
+                    checksums: lane.bypass.checksum(),
+                    ..stack_of_default_sizes()
+                };
+                let seeds = tcp::Seeds { table: secret(), sequence: [secret(), secret()] };
+                let listeners = StreamListeners::new(self.stream_listeners(steered)?, stack.flows);
+                Streams::new(stack, seeds, listeners).map_err(|source| DaemonError::Tcp { worker, source })
+            })
+            .collect()
+    }
+
+    /// What is served over these sockets: every listener, steered or not.
+    pub(super) fn kernel(&self, sockets: Vec<CompanionSocket>) -> Result<KernelSetup, DaemonError> {
+        let connections_max = self.config.tcp.connections as usize;
+        let listeners = StreamListeners::new(self.stream_listeners(|_| true)?, connections_max);
+        let (streams, datagrams): (Vec<_>, Vec<_>) =
+            sockets.into_iter().partition(|socket| socket.protocol() == ListenerProtocol::Tcp);
+        let datagrams = datagrams.into_iter().map(|socket| {
+            let port = socket.address().port();
+            (socket.into_fd(), port)
+        });
+        Ok(KernelSetup {
+            datagrams: datagrams.collect(),
+            streams: streams.into_iter().map(CompanionSocket::into_fd).collect(),
+            listeners,
+            connections_max,
+            patience: Patience { idle_ns: u64::from(self.config.tcp.idle_s) * NS_PER_S, request_ns: 0 },
         })
-        .collect()
+    }
+
+    fn stream_listeners(
+        &self,
+        wanted: impl Fn(&ListenerConfig) -> bool,
+    ) -> Result<Vec<StreamListener>, DaemonError> {
+        let Self { config, registry, steering, worker } = *self;
+        of(config, ListenerProtocol::Tcp)
+            .filter(|(_, listener)| wanted(listener))
+            .map(|(index, listener)| {
+                Ok(StreamListener {
+                    addresses: listener.addresses.clone(),
+                    port: listener.port,
+                    steered: steering.is_steered(listener.transport),
+                    allow: AllowList::new(&listener.allow),
+                    service: stream_service(config, registry, index, worker, self.workers())?,
+                })
+            })
+            .collect()
+    }
+
+    fn workers(&self) -> usize {
+        self.steering.plan.workers.len()
+    }
 }
 
 /// The stack's own sizes, but for its largest block, which must hold the longest message.

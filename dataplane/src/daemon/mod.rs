@@ -5,8 +5,9 @@
 //! | `registry` | [`Registry`]: which services there are |
 //! | `error` | [`DaemonError`] |
 //! | `run` | the order in which everything comes up and goes down |
+//! | `steering` | the NICs, or why listeners do without them |
 //! | `interface` | one NIC: its steering program, and the lanes opened on its queues |
-//! | `heartbeat` | each worker's heartbeat for companion and sentinel |
+//! | `heartbeat` | each worker's heartbeat, for the sentinel and the control plane |
 //! | `listeners` | what a worker serves, made of the configuration |
 //! | `workers` | the workers' threads |
 //! | `supervisor` | what happens to lanes that fail while it runs |
@@ -17,6 +18,7 @@ mod interface;
 mod listeners;
 mod registry;
 mod run;
+mod steering;
 mod supervisor;
 mod workers;
 

@@ -10,67 +10,58 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::heartbeat::WorkerHeartbeats;
 use super::interface::Interface;
 use super::listeners::{service, stream_service};
+use super::steering::{Nics, Steering};
 use super::supervisor::Supervisor;
 use super::workers::{WorkerHandle, WorkerParts, XskCommand};
 use super::{DaemonError, Registry};
-use crate::config::{Config, ListenerProtocol};
-use crate::control::companion::{
-    CompanionSetup, CompanionSocket, ListenerPolicy, StreamPolicy, link, tell_streams,
-};
-use crate::control::heartbeat::HeartbeatMap;
+use crate::config::{Config, ListenerConfig, ListenerProtocol, ListenerTransport};
+use crate::control::companion::CompanionSocket;
+use crate::control::heartbeat::{HeartbeatMap, Heartbeats};
 use crate::control::sentinel::{SentinelProgram, SentinelSetup};
 use crate::control::state::{DaemonState, Verdicts};
 use crate::control::{ControlSetup, Prepared};
-use crate::limits::COMPANION_DATAGRAMS;
 use crate::metrics::WorkerMetrics;
-use crate::net::allow::AllowList;
-use crate::steer::{ServiceRule, SteerError};
 use crate::topology;
+use crate::transport::kernel::Kernel;
 
 /// The NICs: the supervisor attaches them anew, the admin API reads their counters.
 pub(super) type Interfaces = Arc<Mutex<Vec<Interface>>>;
 
 /// Serves until it is told to end.
 pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonError> {
-    let plan = topology::plan(&topology::discover()?, config)?;
-    tracing::info!("plan:\n{plan}");
-    let count = plan.workers.len();
-    let policies = policies(config, registry, count)?;
-    let stream_policies = stream_policies(config, registry, count)?;
-    let sockets = CompanionSocket::bind_all(&config.listeners).map_err(DaemonError::Companion)?;
-    let (stream_sockets, sockets): (Vec<_>, Vec<_>) =
-        sockets.into_iter().partition(|socket| socket.protocol() == ListenerProtocol::Tcp);
-    let sockets: Arc<[CompanionSocket]> = sockets.into();
+    let mut steering = Steering::plan(&topology::discover()?, config)?;
+    tracing::info!("plan:\n{}", steering.plan);
+    let count = steering.plan.workers.len();
+    let words = stream_words(config, registry, count)?;
+    let unserved = cannot_serve_kernel(config)?;
+    let sockets: Arc<[CompanionSocket]> =
+        CompanionSocket::bind_all(&config.listeners, count).map_err(DaemonError::Companion)?.into();
     let heartbeats = WorkerHeartbeats::new(count).map_err(DaemonError::system("making the heartbeats"))?;
     let heartbeat_file = || heartbeats.descriptor().map_err(DaemonError::system("sharing the heartbeats"));
     let view = HeartbeatMap::open(&heartbeat_file()?, heartbeats.layout())
         .map_err(DaemonError::system("mapping the heartbeats"))?;
     let view = Arc::new(view);
 
-    let mut prepared = Prepared::new(config.daemon.admin, &plan.housekeeping_cores)?;
-    let mut interfaces = attach_all(config)?;
+    let mut prepared = Prepared::new(config.daemon.admin, &steering.plan.housekeeping_cores)?;
+    let Nics { interfaces, lanes } = steering.attach(config)?;
+    let listeners = steering.listeners(config);
+    let steering = Arc::new(steering);
     let (events, happened) = mpsc::channel();
     let mut workers = Vec::with_capacity(count);
-    let mut links = Vec::with_capacity(count);
     let mut queues = Vec::new();
     let mut counted = Vec::with_capacity(count);
-    for worker in &plan.workers {
-        let mut lanes = Vec::with_capacity(worker.queues.len());
-        for assigned in &worker.queues {
-            let interface = interfaces.iter_mut().find(|interface| interface.name() == assigned.interface);
-            let interface = interface.expect("the plan names configured interfaces only");
-            lanes.push(interface.open(assigned.queue, worker.node, worker.worker)?);
-        }
+    for (worker, lanes) in steering.plan.workers.iter().zip(lanes) {
         queues.extend(lanes.iter().map(|lane| lane.status.clone()));
-        let (control, link) =
-            link(COMPANION_DATAGRAMS).map_err(DaemonError::system("making a companion's rings"))?;
         let metrics = Arc::new(WorkerMetrics::default());
+        let own = sockets.iter().filter(|socket| !unserved && socket.worker() == worker.worker);
+        let own = own.map(CompanionSocket::try_clone).collect::<std::io::Result<_>>();
         let parts = WorkerParts {
             plan: worker.clone(),
-            workers: count,
+            steering: Arc::clone(&steering),
             lanes,
-            link,
+            sockets: own.map_err(DaemonError::system("sharing the companion's sockets with a worker"))?,
             beat: heartbeats.beat(worker.worker),
+            others_stale: others_stale(worker.worker, count, &view),
             metrics: Arc::clone(&metrics),
             events: events.clone(),
         };
@@ -81,52 +72,38 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
                 return Ok(());
             }
         }
-        links.push(control);
         counted.push((worker.clone(), metrics));
     }
     drop(events);
 
-    let rules: Vec<ServiceRule> = config.listeners.iter().map(ServiceRule::from).collect();
+    let rules = steering.rules(config);
     let interfaces: Interfaces = Arc::new(Mutex::new(interfaces));
-    let state = Arc::new(DaemonState::new(counted, view.clone(), verdict_source(&interfaces)));
+    let state = Arc::new(DaemonState::new(counted, view, verdict_source(&interfaces)));
     state.set_queues(queues);
+    state.set_listeners(listeners);
     let runtime = prepared.runtime().clone();
-    let shared = sockets.iter().chain(&stream_sockets).map(CompanionSocket::try_clone);
-    let shared: Vec<_> = shared
-        .collect::<std::io::Result<_>>()
-        .map_err(DaemonError::system("sharing the companion's sockets with the sentinel"))?;
-    tell_streams(&runtime, stream_sockets, |listener| stream_policies[listener].clone())
-        .map_err(DaemonError::system("waiting for the companion's connections"))?;
     for interface in lock(&interfaces).iter_mut() {
         interface.follow_log(&runtime);
     }
     let mut control = prepared.start(ControlSetup {
         admin: config.daemon.admin,
-        housekeeping_cores: plan.housekeeping_cores.clone(),
+        housekeeping_cores: steering.plan.housekeeping_cores.clone(),
         state: Arc::clone(&state),
-        companion: CompanionSetup {
-            sockets: Arc::clone(&sockets),
-            listeners: policies,
-            links,
-            heartbeats: view,
-        },
         sentinel: Some(SentinelSetup {
             program: SentinelProgram::default(),
             listeners: config.listeners.clone(),
             item_bytes_max: config.table.item_bytes_max,
-            stream_words: stream_policies
-                .iter()
-                .map(|policy| String::from_utf8_lossy(policy.words).into_owned())
-                .collect(),
-            sockets: shared.into(),
+            stream_words: words,
+            sockets,
             heartbeats: heartbeat_file()?,
             layout: heartbeats.layout(),
+            unserved,
         }),
     })?;
 
     let workers = Arc::new(workers);
     let mut supervisor = Supervisor::start(Supervisor {
-        plan: plan.workers.clone(),
+        plan: steering.plan.workers.clone(),
         rules: rules.clone(),
         interfaces: Arc::clone(&interfaces),
         workers: Arc::clone(&workers),
@@ -153,6 +130,35 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
     outcome
 }
 
+/// Whether ordinary sockets cannot be served here: an error when a listener has nothing else.
+fn cannot_serve_kernel(config: &Config) -> Result<bool, DaemonError> {
+    let Err(error) = Kernel::probe() else { return Ok(false) };
+    let needed = |listener: &ListenerConfig| listener.transport != ListenerTransport::Bypass;
+    if config.listeners.iter().any(needed) {
+        return Err(error.into());
+    }
+    tracing::warn!(
+        %error,
+        "clients on this host, fragments and packets that are too long for a frame are told that the service is unavailable"
+    );
+    Ok(true)
+}
+
+/// Whether a worker other than this one stands still; `None` when there is no other.
+fn others_stale(
+    worker: usize,
+    workers: usize,
+    heartbeats: &Arc<HeartbeatMap>,
+) -> Option<Box<dyn Fn(u64) -> bool + Send>> {
+    let heartbeats = Arc::clone(heartbeats);
+    let others: Vec<usize> = (0..workers).filter(|&other| other != worker).collect();
+    // One that has never beaten is not up yet.
+    let is_stale =
+        move |other, now_ns| heartbeats.heartbeat_ns(other) > 0 && heartbeats.is_stale(other, now_ns);
+    (workers > 1)
+        .then(|| Box::new(move |now_ns| others.iter().any(|&other| is_stale(other, now_ns))) as Box<_>)
+}
+
 /// Whether a signal came before everything was up.
 fn was_told_to_end(prepared: &mut Prepared) -> bool {
     let signal = prepared.signal();
@@ -172,48 +178,18 @@ fn stop(workers: &[WorkerHandle]) {
     }
 }
 
-/// What the control plane answers for each listener while a worker is stale.
-fn policies(
-    config: &Config,
-    registry: &Registry,
-    workers: usize,
-) -> Result<Vec<ListenerPolicy>, DaemonError> {
-    config
-        .listeners
-        .iter()
-        .enumerate()
-        .map(|(index, listener)| {
-            let service = match listener.protocol {
-                ListenerProtocol::Udp => Some(service(config, registry, index, 0, workers)?),
-                ListenerProtocol::Tcp => None,
-            };
-            Ok(ListenerPolicy::new(AllowList::new(&listener.allow), listener.port, service))
-        })
-        .collect()
-}
-
-/// The same for those who connect.
-fn stream_policies(
-    config: &Config,
-    registry: &Registry,
-    workers: usize,
-) -> Result<Vec<StreamPolicy>, DaemonError> {
-    config
-        .listeners
-        .iter()
-        .enumerate()
-        .map(|(index, listener)| {
-            let words = match listener.protocol {
-                ListenerProtocol::Udp => &b""[..],
-                ListenerProtocol::Tcp => stream_service(config, registry, index, 0, workers)?.unavailable(),
-            };
-            Ok(StreamPolicy { allow: AllowList::new(&listener.allow), words })
-        })
-        .collect()
-}
-
-fn attach_all(config: &Config) -> Result<Vec<Interface>, SteerError> {
-    config.interfaces.iter().map(|interface| Interface::attach(interface, config)).collect()
+/// What those who connect to each listener are told while its worker is stale; also makes sure that every listener's
+/// service is to be had, before anything is touched.
+fn stream_words(config: &Config, registry: &Registry, workers: usize) -> Result<Vec<String>, DaemonError> {
+    let listeners = config.listeners.iter().enumerate();
+    let words = listeners.map(|(index, listener)| match listener.protocol {
+        ListenerProtocol::Udp => service(config, registry, index, 0, workers).map(|_| String::new()),
+        ListenerProtocol::Tcp => {
+            let words = stream_service(config, registry, index, 0, workers)?.unavailable();
+            Ok(String::from_utf8_lossy(words).into_owned())
+        }
+    });
+    words.collect()
 }
 
 fn verdict_source(interfaces: &Interfaces) -> Box<dyn Fn() -> Verdicts + Send + Sync> {

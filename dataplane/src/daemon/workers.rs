@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 
 use super::interface::Lane;
 use super::listeners;
+use super::steering::Steering;
 use super::{DaemonError, Registry};
 use crate::config::Config;
-use crate::control::companion::WorkerLink;
+use crate::control::companion::CompanionSocket;
 use crate::memory::{HugePages, Placement};
 use crate::metrics::WorkerMetrics;
 use crate::port::xsk::{XskPort, XskQueue};
 use crate::table::memory::{MemoryTable, MemoryTableConfig};
 use crate::topology::WorkerPlan;
+use crate::transport::kernel::Kernel;
 use crate::worker::driver::{Beat, Command, Driver, Event};
 use crate::worker::wake::Wake;
 use crate::worker::{Shard, Worker};
@@ -39,10 +41,12 @@ pub(super) struct WorkerHandle {
 /// What a worker is started from.
 pub(super) struct WorkerParts {
     pub(super) plan: WorkerPlan,
-    pub(super) workers: usize,
+    pub(super) steering: Arc<Steering>,
     pub(super) lanes: Vec<Lane>,
-    pub(super) link: WorkerLink,
+    /// Its ordinary sockets; none when those cannot be served here.
+    pub(super) sockets: Vec<CompanionSocket>,
     pub(super) beat: Beat,
+    pub(super) others_stale: Option<Box<dyn Fn(u64) -> bool + Send>>,
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) events: Sender<Event>,
 }
@@ -56,12 +60,13 @@ impl WorkerHandle {
         is_ending: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Self>, DaemonError> {
         let (commands, receiver) = mpsc::channel();
-        let (wake, number) = (parts.link.requests_pushed.clone(), parts.plan.worker);
+        let number = parts.plan.worker;
+        let wake = Wake::new().map_err(DaemonError::system("making a worker's wake-up"))?;
         let (ready, started) = mpsc::channel();
-        let (config, registry) = (config.clone(), registry.clone());
+        let (config, registry, wake_up) = (config.clone(), registry.clone(), wake.clone());
         let thread = std::thread::Builder::new()
             .name(format!("worker-{}", parts.plan.worker))
-            .spawn(move || thread_main(parts, &config, &registry, receiver, &ready))
+            .spawn(move || thread_main(parts, &config, &registry, (receiver, wake_up), &ready))
             .map_err(DaemonError::system("starting a worker's thread"))?;
         let handle = Self { commands, wake, thread: Mutex::new(Some(thread)) };
         loop {
@@ -103,7 +108,7 @@ fn thread_main(
     parts: WorkerParts,
     config: &Config,
     registry: &Registry,
-    commands: Receiver<XskCommand>,
+    commands: (Receiver<XskCommand>, Wake),
     ready: &Sender<Result<(), DaemonError>>,
 ) {
     let (number, core) = (parts.plan.worker, parts.plan.core);
@@ -136,9 +141,9 @@ fn assemble(
     parts: WorkerParts,
     config: &Config,
     registry: &Registry,
-    commands: Receiver<XskCommand>,
+    (commands, wake): (Receiver<XskCommand>, Wake),
 ) -> Result<(XskDriver, XskWorker), DaemonError> {
-    let WorkerParts { plan, workers, lanes, link, beat, metrics, events } = parts;
+    let WorkerParts { plan, steering, lanes, sockets, beat, others_stale, metrics, events } = parts;
     tracing::info!(
         worker = plan.worker,
         bytes = config.table.capacity_bytes,
@@ -170,12 +175,13 @@ fn assemble(
             "this host gave the table's memory slowly; huge pages set aside would help"
         );
     }
-    let listeners = listeners::datagrams(config, registry, plan.worker, workers)?;
-    let streams = listeners::streams(config, registry, plan.worker, workers, &lanes)?;
-    let shard = Shard::new(listeners, Box::new(table), metrics);
+    let made = listeners::Making { config, registry, steering: &steering, worker: plan.worker };
+    let streams = made.streams(&lanes)?;
+    let kernel = if sockets.is_empty() { None } else { Some(Kernel::new(made.kernel(sockets)?)?) };
+    let shard = Shard::new(made.datagrams()?, Box::new(table), metrics);
     let lane_generations = vec![0; lanes.len()];
     let (lanes, lane_beats) = lanes.into_iter().map(|lane| (lane.bypass, Some(lane.beat))).unzip();
-    let worker = Worker::new(lanes, Some(link.end), shard).with_streams(streams);
+    let worker = Worker::new(lanes, shard).with_streams(streams).with_kernel(kernel);
     let driver = Driver {
         number: plan.worker,
         idle: config.workers.idle,
@@ -183,8 +189,8 @@ fn assemble(
         lane_beats,
         lane_generations,
         commands,
-        wake: link.requests_pushed,
-        companion_wake: Some(link.replies_pushed),
+        others_stale,
+        wake,
         events,
     };
     Ok((driver, worker))

@@ -19,8 +19,8 @@ use crate::time::Now;
 pub enum Via {
     /// Past the kernel's stack.
     Bypass,
-    /// From the companion socket: what the XDP program does not see or passes on.
-    Companion,
+    /// From an ordinary socket: its listener's only way, or what the XDP program does not see or passes on.
+    Kernel,
 }
 
 /// One datagram, borrowed from the frame it came in.

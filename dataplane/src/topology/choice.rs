@@ -4,7 +4,8 @@
 //! - One worker a physical core: two polling loops on sibling threads would slow each other down.
 //! - One physical core stays with the control plane where there is more than one, core 0 by preference, since most
 //!   systems send their interrupts there.
-//! - No more workers than queues: a worker without a queue would get no packet.
+//! - No more workers than queues: a worker without a queue would get no packet. Without any queue there is one worker, for
+//!   ordinary sockets.
 
 use std::collections::BTreeSet;
 
@@ -88,6 +89,9 @@ fn spread(cores: &[Core], queues: &[Queue], workers_max: usize) -> Vec<Share> {
         if let Some(share) = share {
             share.queues.push(queue.assignment.clone());
         }
+    }
+    if queues.is_empty() {
+        shares.extend(cores.first().map(|&core| Share { core, queues: Vec::new() }));
     }
     shares.sort_by_key(|share| share.core.id);
     shares

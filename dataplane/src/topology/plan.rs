@@ -33,7 +33,7 @@ pub struct WorkerPlan {
     pub core: usize,
     /// That core's NUMA node; `None` when the host does not say.
     pub node: Option<u32>,
-    /// The queues it serves; never empty.
+    /// The queues it serves; none when there is no NIC to serve, only ordinary sockets.
     pub queues: Vec<QueueAssignment>,
 }
 
@@ -71,7 +71,7 @@ fn plan_with(topology: &Topology, config: &Config, workers_max: usize) -> Result
     let candidates: Vec<Core> =
         topology.cores.iter().copied().filter(|core| core.usable && !is_housekeeping(core)).collect();
     if let Some(cores) = &named_workers {
-        if cores.len() > queues.len() && errors.is_empty() {
+        if cores.len() > queues.len() && !config.interfaces.is_empty() && errors.is_empty() {
             errors.push(PlanError::WorkersWithoutQueue { cores: cores.len(), queues: queues.len() });
         }
     } else if candidates.is_empty() {
@@ -214,7 +214,8 @@ impl fmt::Display for Plan {
             let node = worker.node.map_or("-".to_owned(), |node| node.to_string());
             let queues: Vec<String> =
                 worker.queues.iter().map(|queue| format!("{}:{}", queue.interface, queue.queue)).collect();
-            writeln!(out, "{:>6}  {:>4}  {node:>4}  {}", worker.worker, worker.core, queues.join(" "))?;
+            let queues = if queues.is_empty() { "-".to_owned() } else { queues.join(" ") };
+            writeln!(out, "{:>6}  {:>4}  {node:>4}  {queues}", worker.worker, worker.core)?;
         }
         write!(out, "control plane on {}", ranges(&self.housekeeping_cores))?;
         for remark in &self.remarks {

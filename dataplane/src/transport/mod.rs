@@ -1,5 +1,6 @@
-//! Datagrams and streams for services: over a port, or from the companion socket.
+//! Datagrams and streams for services: over a port, or over ordinary sockets.
 
 pub mod bypass;
-pub mod companion;
+pub mod kernel;
+pub mod server;
 pub mod streams;

@@ -15,6 +15,8 @@ pub struct StreamListener {
     pub addresses: Vec<IpAddr>,
     /// Port.
     pub port: u16,
+    /// Its packets pass the kernel by: over an ordinary socket comes only what the XDP program does not see or passes on.
+    pub steered: bool,
     /// Sources that are served.
     pub allow: AllowList,
     /// What it serves.
@@ -83,6 +85,14 @@ impl StreamListeners {
         self.listener_of[connection] = u16::try_from(number).expect("no more than 65 536 listeners");
         self.listeners[number].service.opened(connection, local, peer);
         true
+    }
+
+    /// What somebody is told who connects to a listener that is steered, over an ordinary socket, while another worker may
+    /// have his items; `None` when the listener is not steered.
+    #[must_use]
+    pub fn unavailable(&self, local: SocketAddr) -> Option<&'static [u8]> {
+        let listener = &self.listeners[self.find(local)?];
+        listener.steered.then(|| listener.service.unavailable())
     }
 
     /// Shows a connection's service what came.

@@ -4,18 +4,13 @@
 //! Each round starts with a reading of the clock; the time up to the next reading is the poll's, so a batch's
 //! latency and the busy and idle times cost no reading of their own.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
-
-use arrayvec::ArrayVec;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::Timespec;
 
 use super::Worker;
 use super::wake::Wake;
 use crate::config::Idle;
-use crate::limits::{QUEUES_MAX, SLEEP_NS_MAX};
+use crate::limits::SLEEP_NS_MAX;
 use crate::metrics::WorkerMetrics;
 use crate::port::{FrameAccounts, Port, PortError, QueueOwner};
 use crate::time::{NS_PER_MS, NS_PER_S, Now};
@@ -91,7 +86,7 @@ pub struct Driver<P, Q> {
     pub number: usize,
     /// How it waits for work.
     pub idle: Idle,
-    /// The worker's own heartbeat, which the companion and the sentinel read.
+    /// The worker's own heartbeat, which the sentinel reads.
     pub beat: Beat,
     /// The heartbeat of each lane's queue, by the lane's number, which the XDP program reads. It stops when the lane
     /// fails.
@@ -100,10 +95,10 @@ pub struct Driver<P, Q> {
     pub lane_generations: Vec<u64>,
     /// Commands, each followed by a wake.
     pub commands: Receiver<Command<P, Q>>,
-    /// Wakes the worker: commands and companion requests.
+    /// Whether another worker stands still at this monotonic time, in nanoseconds; `None` when there is no other.
+    pub others_stale: Option<Box<dyn Fn(u64) -> bool + Send>>,
+    /// Wakes the worker, after commands.
     pub wake: Wake,
-    /// Woken when companion requests were answered.
-    pub companion_wake: Option<Wake>,
     /// Where events go.
     pub events: Sender<Event>,
 }
@@ -129,11 +124,6 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
             let progress = worker.poll(now);
             let taken = progress.taken;
             let worked = taken > 0;
-            if progress.companion_taken > 0
-                && let Some(wake) = &self.companion_wake
-            {
-                wake.wake();
-            }
             if let Some((lane, error)) = progress.failed {
                 self.lane_failed(lane, error);
             }
@@ -148,9 +138,11 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
             let due = now.monotonic_ns >= housekeeping_ns;
             if due {
                 housekeeping_ns = now.monotonic_ns + HOUSEKEEPING_NS;
-                worker.publish();
+                worker.publish(now);
+                if let Some(others_stale) = &self.others_stale {
+                    worker.set_suspended(others_stale(now.monotonic_ns));
+                }
             }
-            // A wake may be a command's or a companion request's: the latter are too many to publish for each.
             if (due || std::mem::take(&mut called)) && self.obey(&mut worker) && drain.is_none() {
                 drain = Some(Drain { until_ns: now.monotonic_ns + DRAIN_NS_MAX, idle_rounds: 0 });
             }
@@ -165,7 +157,7 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
             let idle_ns = now.monotonic_ns.saturating_sub(last_work_ns);
             match spin_ns {
                 Some(spin_ns) if !worked && idle_ns >= spin_ns => {
-                    called = self.sleep(&worker, now);
+                    called = self.sleep(&mut worker, now);
                     let woken = Now::read();
                     metrics.sleeps.increment();
                     metrics.asleep_ns.add(woken.monotonic_ns.saturating_sub(now.monotonic_ns));
@@ -176,7 +168,7 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
                 _ => {}
             }
         }
-        worker.publish();
+        worker.publish(now);
         let accounts = worker.accounts();
         let _ = self.events.send(Event::Stopped { worker: self.number, accounts });
     }
@@ -220,24 +212,15 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
         }
     }
 
-    /// Sleeps until a frame, a companion request or a command comes, but never so long that the heartbeat grows
-    /// stale. True when it was woken by the control plane.
-    fn sleep(&self, worker: &Worker<P, Q>, now: Now) -> bool {
-        let mut handles: ArrayVec<BorrowedFd<'_>, { QUEUES_MAX + 1 }> = ArrayVec::new();
-        handles.push(self.wake.as_fd());
-        handles.extend(worker.lanes().filter_map(|(_, lane)| lane.wait_handle()));
-        let mut polled: ArrayVec<PollFd<'_>, { QUEUES_MAX + 1 }> =
-            handles.iter().map(|handle| PollFd::from_borrowed_fd(*handle, PollFlags::IN)).collect();
+    /// Sleeps until there is something to poll for, or a command comes, but never so long that the heartbeat grows stale.
+    /// True when it was woken by the control plane.
+    fn sleep(&self, worker: &mut Worker<P, Q>, now: Now) -> bool {
         // Neither room in the device nor frames coming back from it are signalled.
         let backlog = worker.lanes().any(|(_, lane)| lane.has_backlog() || lane.accounts().filling == 0);
         let longest_ns = if backlog { BACKLOG_SLEEP_NS } else { SLEEP_NS_MAX };
         // Without this a retransmission would wait for the longest sleep.
         let due_ns = worker.next_due_ns().map_or(u64::MAX, |due_ns| due_ns.saturating_sub(now.monotonic_ns));
-        let timeout_ns = longest_ns.min(due_ns);
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(timeout_ns).expect("less than a second") };
-        // A signal or a failure wakes it early, which costs one empty round.
-        let _ = poll(&mut polled, Some(&timeout));
-        !polled[0].revents().is_empty() && self.wake.clear()
+        worker.sleep(&self.wake, longest_ns.min(due_ns))
     }
 }
 
@@ -255,13 +238,14 @@ impl Drain {
         worker: &Worker<P, Q>,
     ) -> bool {
         self.idle_rounds = if worked { 0 } else { self.idle_rounds + 1 };
-        let quiet = self.idle_rounds >= DRAIN_IDLE_ROUNDS && worker.accounts().sending == 0;
+        let quiet =
+            self.idle_rounds >= DRAIN_IDLE_ROUNDS && worker.accounts().sending == 0 && !worker.is_sending();
         quiet || monotonic_ns >= self.until_ns
     }
 }
 
 /// Tells every client of a stream that this is the end: after the last reply, for nothing can follow. One poll sends as
-/// much as the TX ring takes.
+/// much as there is room for.
 #[cold]
 fn close_streams<P: Port, Q: QueueOwner>(worker: &mut Worker<P, Q>, now: Now) {
     worker.close_streams();
@@ -309,7 +293,7 @@ mod tests {
         let config = MemoryTableConfig { capacity_bytes: 8 << 20, ..MemoryTableConfig::default() };
         let table = MemoryTable::new(config).expect("memory for a small table");
         let shard = Shard::new(vec![], Box::new(table), Arc::default());
-        let mut worker = Worker::new(vec![lane(1)], None, shard);
+        let mut worker = Worker::new(vec![lane(1)], shard);
         let mut driver = Driver {
             number: 3,
             idle: Idle::Busy,
@@ -317,8 +301,8 @@ mod tests {
             lane_beats: vec![None],
             lane_generations: vec![0],
             commands,
+            others_stale: None,
             wake: Wake::new().expect("an eventfd"),
-            companion_wake: None,
             events,
         };
         let fail = |driver: &mut Driver<SimPort, SimQueue>, lane| {

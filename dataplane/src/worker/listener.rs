@@ -12,6 +12,8 @@ pub struct Listener {
     pub addresses: Vec<IpAddr>,
     /// Port.
     pub port: u16,
+    /// Its packets pass the kernel by: over an ordinary socket comes only what the XDP program does not see or passes on.
+    pub steered: bool,
     /// Sources that are served.
     pub allow: AllowList,
     /// Limit for each source.

@@ -1,4 +1,4 @@
-//! The pinned poll loop. A [`Worker`] is a pure step, [`Worker::poll`], over the ports, the companion, the table and
+//! The pinned poll loop. A [`Worker`] is a pure step, [`Worker::poll`], over the ports, the ordinary sockets, the table and
 //! the time it is given: it knows neither which port nor which clock that is. [`driver`] runs it on a core, and is
 //! the one place that sleeps.
 
@@ -10,22 +10,23 @@ pub mod wake;
 pub use listener::Listener;
 pub use shard::Shard;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use self::shard::Serving;
-use crate::limits::COMPANION_BATCH;
+use self::wake::Wake;
 use crate::metrics::{TcpEvent, WorkerMetrics};
 use crate::port::{FrameAccounts, Port, PortError, QueueOwner};
 use crate::time::Now;
 use crate::transport::bypass::{Bypass, Streams};
-use crate::transport::companion::CompanionWorkerEnd;
+use crate::transport::kernel::Kernel;
 
-/// One worker: its queues, its companion and its shard.
+/// One worker: its queues, its ordinary sockets and its shard.
 pub struct Worker<P, Q> {
     lanes: Vec<Option<Bypass<P, Q>>>,
     /// By the number of their lane, whose failure they outlive.
     streams: Vec<Streams>,
-    companion: Option<CompanionWorkerEnd>,
+    kernel: Option<Kernel>,
     shard: Shard,
     metrics: Arc<WorkerMetrics>,
 }
@@ -33,20 +34,24 @@ pub struct Worker<P, Q> {
 /// What one poll did.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Frames and companion datagrams taken.
+    /// Frames, datagrams and pieces of streams taken.
     pub taken: usize,
     /// The first lane that failed, taken out of the worker, and why.
     pub failed: Option<(usize, PortError)>,
-    /// Companion datagrams among them: the companion waits for their replies and buffers.
-    pub companion_taken: usize,
 }
 
 impl<P: Port, Q: QueueOwner> Worker<P, Q> {
     /// A worker over these queues; a lane's number is its place here.
     #[must_use]
-    pub fn new(lanes: Vec<Bypass<P, Q>>, companion: Option<CompanionWorkerEnd>, shard: Shard) -> Self {
+    pub fn new(lanes: Vec<Bypass<P, Q>>, shard: Shard) -> Self {
         let metrics = Arc::clone(shard.metrics());
-        Self { lanes: lanes.into_iter().map(Some).collect(), streams: Vec::new(), companion, shard, metrics }
+        Self {
+            lanes: lanes.into_iter().map(Some).collect(),
+            streams: Vec::new(),
+            kernel: None,
+            shard,
+            metrics,
+        }
     }
 
     /// Serves streams too, each of these on the lane of its place.
@@ -55,10 +60,16 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
         Self { streams, ..self }
     }
 
+    /// Serves ordinary sockets too.
+    #[must_use]
+    pub fn with_kernel(self, kernel: Option<Kernel>) -> Self {
+        Self { kernel, ..self }
+    }
+
     /// One step: takes what has arrived, answers it, sends the answers. Never blocks.
     pub fn poll(&mut self, now: Now) -> Progress {
         let mut progress = Progress::default();
-        let Self { lanes, streams, companion, shard, metrics } = self;
+        let Self { lanes, streams, kernel, shard, metrics } = self;
         for (number, place) in lanes.iter_mut().enumerate() {
             // One failure a poll: what a later lane says would be lost.
             if progress.failed.is_some() {
@@ -71,15 +82,15 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
                 Err(error) => {
                     lane.survey(metrics);
                     *place = None;
+                    if let Some(kernel) = kernel {
+                        kernel.forget(Self::handle_of(number));
+                    }
                     progress.failed = Some((number, error));
                 }
             }
         }
-        if let Some(companion) = companion {
-            let done = companion
-                .poll(COMPANION_BATCH, metrics, |datagram, replies| shard.serve(now, datagram, replies));
-            progress.taken += done.taken;
-            progress.companion_taken = done.taken;
+        if let Some(kernel) = kernel {
+            progress.taken += kernel.poll(metrics, &mut Serving { shard, now });
         }
         shard.poll(now);
         progress
@@ -98,6 +109,10 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
     pub fn drop_lane(&mut self, number: usize) {
         if let Some(mut lane) = self.lanes.get_mut(number).and_then(Option::take) {
             lane.survey(&self.metrics);
+            if let Some(kernel) = &mut self.kernel {
+                drop(lane);
+                kernel.forget(Self::handle_of(number));
+            }
         }
     }
 
@@ -123,12 +138,51 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
         for streams in &mut self.streams {
             streams.close_all();
         }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.close_all();
+        }
+    }
+
+    /// Says whether another worker stands still.
+    pub fn set_suspended(&mut self, suspended: bool) {
+        self.shard.set_suspended(suspended);
+        if let Some(kernel) = &mut self.kernel {
+            kernel.set_suspended(suspended);
+        }
+    }
+
+    /// Whether replies to ordinary sockets are still on their way.
+    #[must_use]
+    pub fn is_sending(&self) -> bool {
+        self.kernel.as_ref().is_some_and(Kernel::is_sending)
+    }
+
+    /// Sleeps until a frame or anything else of its own comes, `wake` is woken, or the time is over. True when it was
+    /// woken. For the driver alone.
+    pub(super) fn sleep(&mut self, wake: &Wake, timeout_ns: u64) -> bool {
+        let Self { lanes, kernel, .. } = self;
+        let handles = lanes
+            .iter()
+            .enumerate()
+            .filter_map(|(number, lane)| Some((Self::handle_of(number), lane.as_ref()?.wait_handle()?)));
+        let handles = std::iter::once((0, wake.as_fd())).chain(handles);
+        let woken = match kernel {
+            Some(kernel) => kernel.sleep(handles, timeout_ns),
+            None => wake::sleep(handles.map(|(_, handle)| handle), timeout_ns),
+        };
+        woken && wake.clear()
+    }
+
+    /// What a lane's handle is called when it is slept on: the first is the worker's own wake.
+    const fn handle_of(lane: usize) -> usize {
+        lane + 1
     }
 
     /// When streams want a poll though no frame comes, in nanoseconds of the monotonic clock; 0 is at once.
     #[must_use]
     pub fn next_due_ns(&self) -> Option<u64> {
-        self.lanes().filter_map(|(number, _)| self.streams.get(number)?.next_due_ns()).min()
+        let kernel = self.kernel.as_ref().filter(|kernel| kernel.is_due()).map(|_| 0);
+        self.lanes().filter_map(|(number, _)| self.streams.get(number)?.next_due_ns()).chain(kernel).min()
     }
 
     /// The shard.
@@ -137,13 +191,20 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
         &self.shard
     }
 
-    /// Brings the gauges up to date, and counts what the lanes' ports have dropped; too slow for every poll, wanted
-    /// some times a second.
-    pub fn publish(&mut self) {
+    /// Brings the gauges up to date, counts what the lanes' ports have dropped, and closes ordinary connections whose time
+    /// is over; too slow for every poll, wanted some times a second.
+    pub fn publish(&mut self, now: Now) {
         for lane in self.lanes.iter_mut().flatten() {
             lane.survey(&self.metrics);
         }
         self.publish_streams();
+        if let Some(kernel) = &mut self.kernel {
+            kernel.sweep(now);
+            self.metrics.kernel_connections.set(kernel.connections() as u64);
+            for (&event, &count) in TcpEvent::ALL.iter().zip(kernel.events()) {
+                self.metrics.kernel_tcp_happened(event, count);
+            }
+        }
         let accounts = self.accounts();
         self.metrics.frames_total.set(accounts.total);
         self.metrics.frames_lost.set(accounts.lost());

@@ -4,31 +4,33 @@
 use std::sync::Arc;
 
 use super::Listener;
+use crate::limits::MEMCACHED_DATAGRAM_BYTES_MAX;
 use crate::metrics::{DropReason, WorkerMetrics};
-use crate::service::{Context, Datagram, Replies};
+use crate::service::{Context, Datagram, Replies, Via};
 use crate::table::{Hint, Table};
 use crate::time::Now;
-use crate::transport::bypass::Server;
+use crate::transport::server::Server;
 
 /// Listeners, a table, and the counters of the worker they belong to.
 pub struct Shard {
     listeners: Vec<Listener>,
     table: Box<dyn Table>,
     metrics: Arc<WorkerMetrics>,
+    suspended: bool,
 }
 
 impl Shard {
     /// A shard of these listeners. Where two would match, the earlier one serves.
     #[must_use]
     pub fn new(listeners: Vec<Listener>, table: Box<dyn Table>, metrics: Arc<WorkerMetrics>) -> Self {
-        Self { listeners, table, metrics }
+        Self { listeners, table, metrics, suspended: false }
     }
 
     /// Hands a datagram to its service, or drops and counts it: nobody's port, a source that is not allowed (no
     /// reply ever goes to one), its own port, a source over its limit.
     #[inline]
     pub fn serve(&mut self, now: Now, datagram: &Datagram<'_>, replies: &mut dyn Replies) {
-        let Self { listeners, table, metrics } = self;
+        let Self { listeners, table, metrics, suspended } = self;
         let Some(listener) = listeners.iter_mut().find(|listener| listener.is_meant(datagram.destination))
         else {
             return metrics.dropped(DropReason::NoService);
@@ -45,8 +47,23 @@ impl Shard {
         {
             return metrics.dropped(DropReason::RateLimited);
         }
+        if *suspended && listener.steered && datagram.via == Via::Kernel {
+            let mut words = [0; MEMCACHED_DATAGRAM_BYTES_MAX];
+            let length = listener.service.unavailable(datagram.payload, &mut words);
+            if length > 0 {
+                replies.send(&[&words[..length]]);
+            }
+            return;
+        }
         let mut context = Context { now, table: table.as_mut(), metrics };
         listener.service.datagram(&mut context, datagram, replies);
+    }
+
+    /// Whether another worker stands still. Its clients' packets are passed on to ordinary sockets, among which the kernel
+    /// chooses: they must not be served from a table that is not theirs. (Once workers hand requests to the one that owns the
+    /// key, this goes.)
+    pub(super) fn set_suspended(&mut self, suspended: bool) {
+        self.suspended = suspended;
     }
 
     /// Starts what a datagram will need on its way into the cache.

@@ -5,7 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::{EventfdFlags, eventfd};
+use arrayvec::ArrayVec;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::limits::QUEUES_MAX;
+use crate::time::NS_PER_S;
 
 /// Something a thread can sleep on and others can wake; a clone is the same one.
 #[derive(Clone, Debug)]
@@ -37,4 +41,19 @@ impl AsFd for Wake {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Sleeps until one of these is readable, or the time is over (`poll(2)`): for a worker without an io_uring. True when the
+/// first is.
+pub(super) fn sleep<'d>(handles: impl Iterator<Item = BorrowedFd<'d>>, timeout_ns: u64) -> bool {
+    let handles: ArrayVec<BorrowedFd<'_>, { QUEUES_MAX + 1 }> = handles.collect();
+    let mut polled: ArrayVec<PollFd<'_>, { QUEUES_MAX + 1 }> =
+        handles.iter().map(|handle| PollFd::from_borrowed_fd(*handle, PollFlags::IN)).collect();
+    let timeout = Timespec {
+        tv_sec: (timeout_ns / NS_PER_S).cast_signed(),
+        tv_nsec: (timeout_ns % NS_PER_S).cast_signed(),
+    };
+    // A signal or a failure wakes it early, which costs one empty round.
+    let _ = poll(&mut polled, Some(&timeout));
+    polled.first().is_some_and(|first| !first.revents().is_empty())
 }

@@ -173,10 +173,10 @@ fn the_driver_reports_a_failed_lane_and_puts_another_in_its_place() {
         lane_generations: vec![7],
         commands: receiver,
         wake: Wake::new().expect("a descriptor"),
-        companion_wake: None,
+        others_stale: None,
         events,
     };
-    driver.run(Worker::new(vec![old], None, shard));
+    driver.run(Worker::new(vec![old], shard));
     drop(beats);
 
     let events: Vec<Event> = happened.iter().collect();

@@ -19,8 +19,6 @@ const CLIENTS: usize = 8;
 const KEYS: usize = 3;
 const LANES: usize = 2;
 const STEPS: usize = 400;
-/// Requests by way of the companion in one step, at most: fewer than a worker takes in one poll.
-const COMPANION_REQUESTS: usize = 3;
 
 /// Whom an answer is for, which request it answers, and its text.
 type Answer = (SocketAddr, u16, Vec<u8>);
@@ -35,10 +33,6 @@ struct Run {
     /// Answers that are due by each lane, and those that left by it.
     due: [Vec<Answer>; LANES],
     left: [Vec<Vec<u8>>; LANES],
-    /// Requests handed to the companion, and answers due and seen there.
-    by_companion: Vec<(SocketAddr, u16)>,
-    due_by_companion: Vec<Answer>,
-    left_by_companion: Vec<(SocketAddr, Vec<u8>)>,
     received: u64,
 }
 
@@ -62,14 +56,11 @@ impl Run {
             asked: BTreeMap::new(),
             due: Default::default(),
             left: Default::default(),
-            by_companion: Vec::new(),
-            due_by_companion: Vec::new(),
-            left_by_companion: Vec::new(),
             received: 0,
         }
     }
 
-    /// A client asks something, most often through its lane.
+    /// A client asks something, through its lane.
     fn ask(&mut self) {
         let client = self.clients[self.random.below(CLIENTS)];
         let key = self.random.below(KEYS);
@@ -78,12 +69,7 @@ impl Run {
         let id = self.asked.len() as u16;
         let datagram = framed(id, &request.bytes(&format!("key-{key}")));
         self.asked.insert((client, id), (key, request));
-        if self.by_companion.len() < COMPANION_REQUESTS && self.random.chance(50) {
-            assert!(self.simulation.send_to_companion(client, &datagram), "it takes many more");
-            self.by_companion.push((client, id));
-        } else {
-            self.simulation.send(client, &datagram);
-        }
+        self.simulation.send(client, &datagram);
     }
 
     /// One poll of the worker; then the model does what the record says it did.
@@ -100,14 +86,6 @@ impl Run {
                 self.due[lane].push(answer);
             }
             self.left[lane].extend(record.sent);
-        }
-        // The worker serves its lanes first.
-        for (client, id) in std::mem::take(&mut self.by_companion) {
-            let answer = self.answer(client, id);
-            self.due_by_companion.push(answer);
-        }
-        while let Some(reply) = self.simulation.receive_from_companion() {
-            self.left_by_companion.push(reply);
         }
     }
 
@@ -133,7 +111,6 @@ impl Run {
             missing += missing_from(due, &datagrams)?;
             seen.extend(datagrams);
         }
-        missing += missing_from(&self.due_by_companion, &self.left_by_companion)?;
         // The wire damages replies, too, but what passes for a whole one at a client must be one.
         while let Some(reply) = self.simulation.receive() {
             if !seen.contains(&reply) {
@@ -193,7 +170,7 @@ fn run(seed: u64, queue: SimConfig, faults: Faults) -> Result<(), String> {
     }
     let missing = run.check()?;
     let metrics = run.simulation.metrics();
-    let reasons = [DropReason::NoFrame, DropReason::TransmitFull, DropReason::CompanionFull];
+    let reasons = [DropReason::NoFrame, DropReason::TransmitFull];
     let dropped: u64 = reasons.iter().map(|&reason| metrics.drops(reason)).sum();
     if missing as u64 != dropped {
         return Err(format!("{missing} replies are missing and {dropped} were counted as dropped"));

@@ -9,7 +9,7 @@ use dataplane::control::companion::{CompanionError, CompanionSocket};
 use super::report::{Finding, Verdict};
 
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
-    let mut findings = match CompanionSocket::bind_all(&config.listeners) {
+    let mut findings = match CompanionSocket::bind_all(&config.listeners, 1) {
         Ok(_) => vec![Finding::good("ports", "those of all listeners are free")],
         Err(errors) => errors.iter().map(judge).collect(),
     };

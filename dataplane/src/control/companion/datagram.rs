@@ -3,17 +3,14 @@
 
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Room for one control message of either family.
-#[repr(C, align(8))]
-struct Control([u8; 64]);
+use crate::transport::kernel::message::{self, CONTROL_BYTES_MAX, NAME_BYTES_MAX};
 
-const _: () = {
-    // SAFETY: computes a length from a length and touches no memory.
-    assert!(unsafe { libc::CMSG_SPACE(mem::size_of::<libc::in6_pktinfo>() as u32) } as usize <= 64);
-};
+/// Room for one control message of either family, aligned as the kernel reads it.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_BYTES_MAX]);
 
 /// One datagram received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,18 +47,16 @@ pub(super) fn ask_for_destination(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::
 /// Receives one datagram without waiting. `Ok(None)` is one that is not to be answered: cut short, from nowhere,
 /// or sent to a broadcast or multicast address. `port` is the socket's own.
 pub(crate) fn receive(socket: BorrowedFd<'_>, port: u16, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-    let mut control = Control([0; 64]);
-    // SAFETY: a sockaddr_storage is plain old data, for which zeros are a valid value.
-    let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    let (mut name, mut control) = ([0; NAME_BYTES_MAX], Control([0; CONTROL_BYTES_MAX]));
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: as above; null and zero are valid for every field.
+    // SAFETY: a msghdr is plain old data; null and zero are valid for every field.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_name = (&raw mut name).cast();
-    message.msg_namelen = mem::size_of_val(&name) as libc::socklen_t;
+    message.msg_name = name.as_mut_ptr().cast();
+    message.msg_namelen = name.len() as libc::socklen_t;
     message.msg_iov = &raw mut vector;
     message.msg_iovlen = 1;
-    message.msg_control = (&raw mut control).cast();
-    message.msg_controllen = mem::size_of_val(&control) as _;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len() as _;
     // SAFETY: every pointer in `message` is to memory of the length beside it that lives until the call returns
     // and that nothing else refers to; the iovec covers `buffer`, borrowed mutably here.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
@@ -69,8 +64,10 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, port: u16, buffer: &mut [u8]) -> i
     if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
         return Ok(None);
     }
-    let (Some(peer), Some(local)) = (address_of(&name), destination(&message, port)) else { return Ok(None) };
-    Ok((peer.port() != 0).then_some(Received { length, peer, local }))
+    let named = name.get(..message.msg_namelen as usize).unwrap_or(&name);
+    let told = control.0.get(..message.msg_controllen as usize).unwrap_or(&[]);
+    let ends = message::read_name(named).zip(message::read_destination(told, port));
+    Ok(ends.filter(|(peer, _)| peer.port() != 0).map(|(peer, local)| Received { length, peer, local }))
 }
 
 /// Sends one datagram to `peer` from `local` without waiting.
@@ -80,131 +77,20 @@ pub(crate) fn send(
     peer: SocketAddr,
     local: SocketAddr,
 ) -> io::Result<()> {
-    let (name, name_length) = storage_of(peer);
-    let mut control = Control([0; 64]);
+    let (mut name, mut control) = ([0; NAME_BYTES_MAX], Control([0; CONTROL_BYTES_MAX]));
     let mut vector = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
-    // SAFETY: plain old data, for which zeros are a valid value.
+    // SAFETY: a msghdr is plain old data; null and zero are valid for every field.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_name = (&raw const name).cast_mut().cast();
-    message.msg_namelen = name_length;
+    message.msg_namelen = message::write_name(peer, &mut name) as libc::socklen_t;
+    message.msg_name = name.as_mut_ptr().cast();
     message.msg_iov = &raw mut vector;
     message.msg_iovlen = 1;
-    message.msg_control = (&raw mut control).cast();
-    message.msg_controllen = mem::size_of_val(&control) as _;
-    match local {
-        SocketAddr::V4(local) => {
-            let source = libc::in_addr { s_addr: u32::from_ne_bytes(local.ip().octets()) };
-            let information = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: source,
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            put(&mut message, libc::IPPROTO_IP, libc::IP_PKTINFO, information);
-        }
-        SocketAddr::V6(local) => {
-            let information = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr { s6_addr: local.ip().octets() },
-                ipi6_ifindex: local.scope_id(),
-            };
-            put(&mut message, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, information);
-        }
-    }
+    message.msg_controllen = message::write_source(local, &mut control.0) as _;
+    message.msg_control = control.0.as_mut_ptr().cast();
     // SAFETY: every pointer in `message` is to memory of the length beside it that lives until the call returns;
     // sendmsg only reads what they point to, also through those that had to be made mutable for the struct.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Writes the one control message there is room for.
-fn put<T: Copy>(message: &mut libc::msghdr, level: libc::c_int, kind: libc::c_int, value: T) {
-    let length = mem::size_of::<T>() as u32;
-    // SAFETY: both compute a length from a length and touch no memory.
-    let (space, header_length) = unsafe { (libc::CMSG_SPACE(length), libc::CMSG_LEN(length)) };
-    assert!(space as usize <= mem::size_of::<Control>(), "the control buffer holds one message");
-    message.msg_controllen = space as _;
-    // SAFETY: msg_control points to a `Control`, aligned as a cmsghdr must be, and msg_controllen says that it has
-    // room for this header and value, as just asserted; so CMSG_FIRSTHDR is not null and CMSG_DATA is inside.
-    unsafe {
-        let header = libc::CMSG_FIRSTHDR(message);
-        (*header).cmsg_level = level;
-        (*header).cmsg_type = kind;
-        (*header).cmsg_len = header_length as _;
-        libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
-    }
-}
-
-/// Our address that a datagram was sent to; `None` when it was not sent to one host.
-fn destination(message: &libc::msghdr, port: u16) -> Option<SocketAddr> {
-    // SAFETY: the kernel has filled msg_control with msg_controllen bytes of control messages, so the first header
-    // is null or whole.
-    let header = unsafe { libc::CMSG_FIRSTHDR(message).as_ref() }?;
-    match (header.cmsg_level, header.cmsg_type) {
-        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-            // SAFETY: a message of this type carries one in_pktinfo; it may lie unaligned.
-            let information = unsafe { libc::CMSG_DATA(header).cast::<libc::in_pktinfo>().read_unaligned() };
-            // The kernel answers a broadcast or multicast datagram from another address than it was sent to.
-            let unicast = information.ipi_spec_dst.s_addr == information.ipi_addr.s_addr;
-            let ip = Ipv4Addr::from(information.ipi_addr.s_addr.to_ne_bytes());
-            unicast.then_some(SocketAddr::new(ip.into(), port))
-        }
-        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-            // SAFETY: a message of this type carries one in6_pktinfo; it may lie unaligned.
-            let information = unsafe { libc::CMSG_DATA(header).cast::<libc::in6_pktinfo>().read_unaligned() };
-            let ip = Ipv6Addr::from(information.ipi6_addr.s6_addr);
-            let scope = if ip.is_unicast_link_local() { information.ipi6_ifindex } else { 0 };
-            (!ip.is_multicast()).then_some(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)))
-        }
-        _ => None,
-    }
-}
-
-fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match i32::from(name.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: a sockaddr_storage is at least as large and as aligned as every sockaddr, and the family says
-            // that the kernel wrote this one.
-            let name = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes());
-            Some(SocketAddrV4::new(ip, u16::from_be(name.sin_port)).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: as above.
-            let name = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
-            let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
-            Some(SocketAddrV6::new(ip, u16::from_be(name.sin6_port), 0, name.sin6_scope_id).into())
-        }
-        _ => None,
-    }
-}
-
-fn storage_of(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
-    // SAFETY: plain old data, for which zeros are a valid value.
-    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
-    let length = match address {
-        SocketAddr::V4(address) => {
-            // SAFETY: a sockaddr_storage is at least as large and as aligned as every sockaddr.
-            let name = unsafe { &mut *std::ptr::from_mut(&mut storage).cast::<libc::sockaddr_in>() };
-            name.sin_family = libc::AF_INET as libc::sa_family_t;
-            name.sin_port = address.port().to_be();
-            name.sin_addr.s_addr = u32::from_ne_bytes(address.ip().octets());
-            mem::size_of::<libc::sockaddr_in>()
-        }
-        SocketAddr::V6(address) => {
-            // SAFETY: as above.
-            let name = unsafe { &mut *std::ptr::from_mut(&mut storage).cast::<libc::sockaddr_in6>() };
-            name.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-            name.sin6_port = address.port().to_be();
-            name.sin6_addr.s6_addr = address.ip().octets();
-            name.sin6_scope_id = address.scope_id();
-            mem::size_of::<libc::sockaddr_in6>()
-        }
-    };
-    (storage, length as libc::socklen_t)
-}
-
-/// Whether a failed receive or send says only that there is nothing more to do now.
-pub(super) fn is_would_block(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
 }
 
 #[cfg(test)]
@@ -257,6 +143,6 @@ mod tests {
         client.send_to(b"everyone", ("127.255.255.255", port)).expect("it is sent");
         assert_eq!(receive_one(&server, &mut [0; 64]), None);
         let nothing = receive(server.as_fd(), port, &mut [0; 64]).expect_err("nothing is left");
-        assert!(is_would_block(&nothing));
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -1,4 +1,4 @@
-//! Which sources the control plane answers, how often, and with what. The companion and the sentinel share it.
+//! Which sources are answered for a stale worker, how often, and with what.
 
 use std::net::SocketAddr;
 

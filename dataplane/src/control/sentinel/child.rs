@@ -14,7 +14,7 @@ use crate::control::companion::{
     ListenerPolicy, RateCap, UNAVAILABLE_BYTES_MAX, UNAVAILABLE_PER_S_MAX, receive, send,
 };
 use crate::control::heartbeat::{HeartbeatMap, Heartbeats};
-use crate::limits::{BATCH_FRAMES, COMPANION_DATAGRAM_BYTES_MAX};
+use crate::limits::{BATCH_FRAMES, KERNEL_DATAGRAM_BYTES_MAX};
 use crate::net::allow::AllowList;
 use crate::service::{Service, ServiceError, ServiceSetup};
 use crate::time::{NS_PER_MS, Now};
@@ -112,11 +112,14 @@ const TOLD_MAX: usize = 256;
 struct Socket {
     fd: OwnedFd,
     listener: usize,
+    worker: usize,
 }
 
 struct SentinelLoop {
     heartbeats: HeartbeatMap,
     workers: usize,
+    /// No worker serves its sockets, alive as it may be.
+    unserved: bool,
     listeners: Vec<ListenerPolicy>,
     ports: Vec<u16>,
     sockets: Vec<Socket>,
@@ -143,7 +146,7 @@ impl SentinelLoop {
         let sockets: Vec<Socket> = spec
             .sockets
             .iter()
-            .map(|socket| Socket { fd: owned(socket.fd), listener: socket.listener })
+            .map(|socket| Socket { fd: owned(socket.fd), listener: socket.listener, worker: socket.worker })
             .filter(|socket| socket.listener < spec.listeners.len())
             .collect();
         let listeners =
@@ -151,11 +154,12 @@ impl SentinelLoop {
         Ok(Self {
             heartbeats,
             workers: spec.layout.slots,
+            unserved: spec.unserved,
             listeners: listeners.collect::<Result<_, _>>()?,
             ports: spec.listeners.iter().map(|listener| listener.port).collect(),
             sockets,
             cap: RateCap::new(UNAVAILABLE_PER_S_MAX, Now::read().monotonic_ns),
-            request: vec![0; COMPANION_DATAGRAM_BYTES_MAX].into_boxed_slice(),
+            request: vec![0; KERNEL_DATAGRAM_BYTES_MAX].into_boxed_slice(),
             stream_words: spec.listeners.iter().map(|listener| listener.stream_words.clone()).collect(),
             told: VecDeque::with_capacity(TOLD_MAX),
         })
@@ -163,17 +167,23 @@ impl SentinelLoop {
 
     fn run(mut self) -> Result<(), SentinelError> {
         let stdin = io::stdin();
-        let mut was_stale = false;
+        let mut stale_before = Vec::new();
         loop {
-            let stale = self.daemon_is_stale();
-            if stale != was_stale {
-                let what =
-                    if stale { "no worker is alive: answering for them" } else { "workers are alive again" };
+            let stale: Vec<usize> = (0..self.workers).filter(|&worker| self.is_stale(worker)).collect();
+            if stale != stale_before {
                 // The log may be gone; the clients matter more.
-                let _ = writeln!(io::stderr(), "dataplane sentinel: {what}");
-                was_stale = stale;
+                let _ = match &stale[..] {
+                    [] => writeln!(io::stderr(), "dataplane sentinel: every worker is alive again"),
+                    stale => {
+                        writeln!(
+                            io::stderr(),
+                            "dataplane sentinel: answering for workers that stand still: {stale:?}"
+                        )
+                    }
+                };
+                stale_before.clone_from(&stale);
             }
-            let ready = match self.wait(stdin.as_fd(), stale) {
+            let ready = match self.wait(stdin.as_fd(), &stale) {
                 Some(ready) => ready,
                 None => return Ok(()),
             };
@@ -184,15 +194,16 @@ impl SentinelLoop {
         }
     }
 
-    /// As long as one worker lives the daemon is not stopped, and its companion answers for the others.
-    fn daemon_is_stale(&self) -> bool {
-        let now_ns = Now::read().monotonic_ns;
-        (0..self.workers).all(|worker| self.heartbeats.is_stale(worker, now_ns))
+    /// Whether nobody else answers what this worker's sockets get.
+    fn is_stale(&self, worker: usize) -> bool {
+        self.unserved || self.heartbeats.is_stale(worker, Now::read().monotonic_ns)
     }
 
     /// Sleeps until the next look; the sockets to be read. `None` once the daemon is gone.
-    fn wait(&self, lifeline: BorrowedFd<'_>, stale: bool) -> Option<Vec<usize>> {
-        let sockets = self.sockets.iter().filter(|_| stale).map(|socket| socket.fd.as_fd());
+    fn wait(&self, lifeline: BorrowedFd<'_>, stale: &[usize]) -> Option<Vec<usize>> {
+        let sockets = self.sockets.iter().enumerate().filter(|(_, socket)| stale.contains(&socket.worker));
+        let (numbers, sockets): (Vec<usize>, Vec<BorrowedFd<'_>>) =
+            sockets.map(|(number, socket)| (number, socket.fd.as_fd())).unzip();
         let mut polled: Vec<PollFd<'_>> = std::iter::once(lifeline)
             .chain(sockets)
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
@@ -206,24 +217,18 @@ impl SentinelLoop {
         if is_ready(lifeline) {
             return None;
         }
-        Some(
-            sockets
-                .iter()
-                .enumerate()
-                .filter(|(_, polled)| is_ready(polled))
-                .map(|(index, _)| index)
-                .collect(),
-        )
+        let ready = numbers.into_iter().zip(sockets).filter(|(_, polled)| is_ready(polled));
+        Some(ready.map(|(number, _)| number).collect())
     }
 
-    /// Answers a batch from one socket, for as long as the daemon is stale.
+    /// Answers a batch from one socket, for as long as its worker is stale.
     fn answer(&mut self, socket: usize) {
         if self.stream_words[self.sockets[socket].listener].is_some() {
             return self.tell(socket);
         }
         let mut reply = [0; UNAVAILABLE_BYTES_MAX];
         for _ in 0..BATCH_FRAMES {
-            if !self.daemon_is_stale() {
+            if !self.is_stale(self.sockets[socket].worker) {
                 return;
             }
             let socket = &self.sockets[socket];
@@ -244,13 +249,13 @@ impl SentinelLoop {
         }
     }
 
-    /// Tells a batch of those who connect, for as long as the daemon is stale.
+    /// Tells a batch of those who connect, for as long as the worker is stale.
     fn tell(&mut self, socket: usize) {
         for _ in 0..BATCH_FRAMES {
-            if !self.daemon_is_stale() {
+            let Socket { fd, listener, worker } = &self.sockets[socket];
+            if !self.is_stale(*worker) {
                 return;
             }
-            let Socket { fd, listener } = &self.sockets[socket];
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let Ok((stream, peer)) = rustix::net::acceptfrom_with(fd, flags) else { return };
             let admitted = peer

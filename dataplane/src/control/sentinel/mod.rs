@@ -1,9 +1,9 @@
-//! The sentinel: a tiny child process that answers while the daemon is stopped.
+//! The sentinel: a tiny child process that answers for workers that stand still.
 //!
-//! A daemon that is stopped (SIGSTOP, a debugger, a frozen cgroup) can answer nothing, yet its clients must hear
-//! "temporarily unavailable" soon. The sentinel has the companion's sockets and the heartbeat map. It looks at the
-//! heartbeats ten times a second, and reads the sockets only while every worker is stale; the allow-list holds here
-//! too, and a cap keeps it from being of use as a reflector.
+//! A daemon that is stopped (SIGSTOP, a debugger, a frozen cgroup) can answer nothing, and neither can a worker that hangs,
+//! yet their clients must hear "temporarily unavailable" soon. The sentinel has the companion sockets and the heartbeat map.
+//! It looks at the heartbeats ten times a second, and reads a worker's sockets only while that worker is stale; the
+//! allow-list holds here too, and a cap keeps it from being of use as a reflector.
 //!
 //! It never outlives the daemon, else it would keep the port. Two things see to that, as each alone has a gap:
 //! - its standard input is a pipe that only the daemon has the other end of; the kernel closes that end when the

@@ -49,6 +49,8 @@ pub struct SentinelSetup {
     pub heartbeats: OwnedFd,
     /// Where its slots lie.
     pub layout: HeartbeatLayout,
+    /// No worker serves its sockets, for want of an io_uring: whoever uses them is answered by the sentinel.
+    pub unserved: bool,
 }
 
 /// The running sentinel. It ends when this is dropped.
@@ -129,14 +131,16 @@ fn spec(setup: &SentinelSetup) -> Spec {
         reply_bytes_max: listener.reply_bytes_max as usize,
         item_bytes_max: setup.item_bytes_max as usize,
     });
-    let sockets = setup
-        .sockets
-        .iter()
-        .map(|socket| SocketSpec { fd: socket.as_fd().as_raw_fd(), listener: socket.listener() });
+    let sockets = setup.sockets.iter().map(|socket| SocketSpec {
+        fd: socket.as_fd().as_raw_fd(),
+        listener: socket.listener(),
+        worker: socket.worker(),
+    });
     Spec {
         parent: rustix::process::getpid().as_raw_nonzero().get(),
         heartbeats: setup.heartbeats.as_raw_fd(),
         layout: setup.layout,
+        unserved: setup.unserved,
         listeners: listeners.collect(),
         sockets: sockets.collect(),
     }

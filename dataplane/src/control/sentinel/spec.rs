@@ -19,6 +19,8 @@ pub(super) struct Spec {
     pub(super) heartbeats: RawFd,
     /// Where its slots lie.
     pub(super) layout: HeartbeatLayout,
+    /// No worker serves its sockets: they are answered for whatever the heartbeats say.
+    pub(super) unserved: bool,
     /// The listeners, by number.
     pub(super) listeners: Vec<ListenerSpec>,
     /// Their sockets.
@@ -49,4 +51,6 @@ pub(super) struct SocketSpec {
     pub(super) fd: RawFd,
     /// Number of its listener.
     pub(super) listener: usize,
+    /// Number of the worker that serves it.
+    pub(super) worker: usize,
 }

@@ -5,7 +5,7 @@ use super::pool::{Chunks, NIL};
 
 /// A chain.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chain {
+pub(crate) struct Chain {
     head: u32,
     tail: u32,
     /// Where the first byte stands in the head.
@@ -19,16 +19,16 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    pub(super) const EMPTY: Self = Self { head: NIL, tail: NIL, skip: 0, bytes: 0, mark: NIL, mark_at: 0 };
+    pub(crate) const EMPTY: Self = Self { head: NIL, tail: NIL, skip: 0, bytes: 0, mark: NIL, mark_at: 0 };
 
     /// Bytes in it.
     #[inline]
-    pub(super) const fn bytes(&self) -> u32 {
+    pub(crate) const fn bytes(&self) -> u32 {
         self.bytes
     }
 
     /// Appends as much as there are chunks for, and no more than `limit` bytes in all; returns how much.
-    pub(super) fn push(&mut self, chunks: &mut Chunks, bytes: &[u8], limit: u32) -> usize {
+    pub(crate) fn push(&mut self, chunks: &mut Chunks, bytes: &[u8], limit: u32) -> usize {
         let room = limit.saturating_sub(self.bytes) as usize;
         let mut rest = &bytes[..bytes.len().min(room)];
         let chunk_bytes = chunks.chunk_bytes();
@@ -53,7 +53,7 @@ impl Chain {
     }
 
     /// Lets go of the first bytes.
-    pub(super) fn consume(&mut self, chunks: &mut Chunks, bytes: u32) {
+    pub(crate) fn consume(&mut self, chunks: &mut Chunks, bytes: u32) {
         debug_assert!(bytes <= self.bytes, "more than there is");
         let chunk_bytes = chunks.chunk_bytes() as u32;
         self.bytes -= bytes;
@@ -76,7 +76,7 @@ impl Chain {
     }
 
     /// Copies the bytes from `offset` on into `out`, which they fill.
-    pub(super) fn read(&mut self, chunks: &Chunks, offset: u32, out: &mut [u8]) {
+    pub(crate) fn read(&mut self, chunks: &Chunks, offset: u32, out: &mut [u8]) {
         debug_assert!(offset as usize + out.len() <= self.bytes as usize, "beyond the end");
         if out.is_empty() {
             return;
@@ -102,14 +102,28 @@ impl Chain {
         }
     }
 
+    /// The bytes, piece by piece.
+    pub(crate) fn pieces<'c>(&self, chunks: &'c Chunks) -> impl Iterator<Item = &'c [u8]> + use<'c> {
+        let (mut chunk, mut skip, mut left) = (self.head, self.skip as usize, self.bytes as usize);
+        std::iter::from_fn(move || {
+            if left == 0 {
+                return None;
+            }
+            let piece = &chunks.bytes(chunk)[skip..];
+            let piece = &piece[..piece.len().min(left)];
+            (chunk, skip, left) = (chunks.next(chunk), 0, left - piece.len());
+            Some(piece)
+        })
+    }
+
     /// Chunks it holds: for tests and fuzzing.
-    pub(super) fn count(&self, chunks: &Chunks) -> usize {
+    pub(crate) fn count(&self, chunks: &Chunks) -> usize {
         let linked = |chunk| (chunk != NIL).then_some(chunk);
         std::iter::successors(linked(self.head), |&chunk| linked(chunks.next(chunk))).count()
     }
 
     /// Lets go of everything.
-    pub(super) fn clear(&mut self, chunks: &mut Chunks) {
+    pub(crate) fn clear(&mut self, chunks: &mut Chunks) {
         self.consume(chunks, self.bytes);
     }
 }
@@ -164,6 +178,8 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(chain.bytes() as usize, model.len());
+                let whole: Vec<u8> = chain.pieces(&chunks).flatten().copied().collect();
+                prop_assert!(whole.iter().eq(&model));
             }
             chain.clear(&mut chunks);
             prop_assert_eq!(chunks.available(), 12);

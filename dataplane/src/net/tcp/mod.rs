@@ -34,7 +34,7 @@
 //!
 //! Nothing that has been acknowledged is ever dropped, and no flow gives way to another.
 
-mod chain;
+pub(crate) mod chain;
 pub mod config;
 pub mod congestion;
 pub mod ends;

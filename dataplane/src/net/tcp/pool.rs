@@ -2,17 +2,17 @@
 //! empty goes without, as the module's head says.
 
 /// No record: the end of a list, or none at all.
-pub(super) const NIL: u32 = u32::MAX;
+pub(crate) const NIL: u32 = u32::MAX;
 
 /// Records of one kind, named by number.
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     records: Box<[T]>,
     /// Numbers nobody holds; the last freed is the first taken, for it is still in the cache.
     free: Vec<u32>,
 }
 
 impl<T: Clone> Slab<T> {
-    pub(super) fn new(count: usize, empty: T) -> Self {
+    pub(crate) fn new(count: usize, empty: T) -> Self {
         let free = (0..u32::try_from(count).expect("a pool of fewer than 2^32")).rev().collect();
         Self { records: vec![empty; count].into_boxed_slice(), free }
     }
@@ -21,48 +21,48 @@ impl<T: Clone> Slab<T> {
 impl<T> Slab<T> {
     /// Takes a record, whose content is whatever its last holder left.
     #[inline]
-    pub(super) fn take(&mut self) -> Option<u32> {
+    pub(crate) fn take(&mut self) -> Option<u32> {
         self.free.pop()
     }
 
     /// Gives one back.
     #[inline]
-    pub(super) fn give(&mut self, number: u32) {
+    pub(crate) fn give(&mut self, number: u32) {
         debug_assert!(!self.free.contains(&number) || self.free.len() > 4_096, "given back twice");
         // Never beyond its first capacity: there are no more numbers than that.
         self.free.push(number);
     }
 
     /// Records free now.
-    pub(super) fn available(&self) -> usize {
+    pub(crate) fn available(&self) -> usize {
         self.free.len()
     }
 
     /// Records in all.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.records.len()
     }
 
     #[inline]
-    pub(super) fn get(&self, number: u32) -> &T {
+    pub(crate) fn get(&self, number: u32) -> &T {
         &self.records[number as usize]
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, number: u32) -> &mut T {
+    pub(crate) fn get_mut(&mut self, number: u32) -> &mut T {
         &mut self.records[number as usize]
     }
 }
 
 /// Small chunks of bytes to be sent, each with the number of the next of its chain.
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     bytes: Box<[u8]>,
     next: Slab<u32>,
     chunk_bytes: usize,
 }
 
 impl Chunks {
-    pub(super) fn new(count: usize, chunk_bytes: usize) -> Self {
+    pub(crate) fn new(count: usize, chunk_bytes: usize) -> Self {
         Self {
             bytes: vec![0; count * chunk_bytes].into_boxed_slice(),
             next: Slab::new(count, NIL),
@@ -72,48 +72,48 @@ impl Chunks {
 
     /// Bytes of one.
     #[inline]
-    pub(super) const fn chunk_bytes(&self) -> usize {
+    pub(crate) const fn chunk_bytes(&self) -> usize {
         self.chunk_bytes
     }
 
     /// A chunk at the end of a chain.
     #[inline]
-    pub(super) fn take(&mut self) -> Option<u32> {
+    pub(crate) fn take(&mut self) -> Option<u32> {
         let chunk = self.next.take()?;
         *self.next.get_mut(chunk) = NIL;
         Some(chunk)
     }
 
     #[inline]
-    pub(super) fn give(&mut self, chunk: u32) {
+    pub(crate) fn give(&mut self, chunk: u32) {
         self.next.give(chunk);
     }
 
     #[inline]
-    pub(super) fn next(&self, chunk: u32) -> u32 {
+    pub(crate) fn next(&self, chunk: u32) -> u32 {
         *self.next.get(chunk)
     }
 
     #[inline]
-    pub(super) fn link(&mut self, chunk: u32, next: u32) {
+    pub(crate) fn link(&mut self, chunk: u32, next: u32) {
         *self.next.get_mut(chunk) = next;
     }
 
     #[inline]
-    pub(super) fn bytes(&self, chunk: u32) -> &[u8] {
+    pub(crate) fn bytes(&self, chunk: u32) -> &[u8] {
         &self.bytes[chunk as usize * self.chunk_bytes..][..self.chunk_bytes]
     }
 
     #[inline]
-    pub(super) fn bytes_mut(&mut self, chunk: u32) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self, chunk: u32) -> &mut [u8] {
         &mut self.bytes[chunk as usize * self.chunk_bytes..][..self.chunk_bytes]
     }
 
-    pub(super) fn available(&self) -> usize {
+    pub(crate) fn available(&self) -> usize {
         self.next.available()
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.next.count()
     }
 }
@@ -132,14 +132,14 @@ pub struct Class {
 
 /// A receive block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BlockId {
+pub(crate) struct BlockId {
     class: u8,
     number: u32,
 }
 
 /// Contiguous blocks of a few sizes, for bytes that arrived and cannot be handed on yet. Beside its bytes each block
 /// carries one `T`.
-pub(super) struct Blocks<T> {
+pub(crate) struct Blocks<T> {
     classes: [Class; CLASSES],
     bytes: [Box<[u8]>; CLASSES],
     notes: [Slab<T>; CLASSES],
@@ -147,7 +147,7 @@ pub(super) struct Blocks<T> {
 
 impl<T: Clone> Blocks<T> {
     /// `classes` in rising order.
-    pub(super) fn new(classes: [Class; CLASSES], empty: &T) -> Self {
+    pub(crate) fn new(classes: [Class; CLASSES], empty: &T) -> Self {
         Self {
             classes,
             bytes: classes.map(|class| vec![0; class.bytes * class.count].into_boxed_slice()),
@@ -158,42 +158,42 @@ impl<T: Clone> Blocks<T> {
 
 impl<T> Blocks<T> {
     /// The smallest free block of at least this many bytes.
-    pub(super) fn take(&mut self, bytes: usize) -> Option<BlockId> {
+    pub(crate) fn take(&mut self, bytes: usize) -> Option<BlockId> {
         (0..CLASSES)
             .filter(|&class| self.classes[class].bytes >= bytes)
             .find_map(|class| self.notes[class].take().map(|number| BlockId { class: class as u8, number }))
     }
 
-    pub(super) fn give(&mut self, block: BlockId) {
+    pub(crate) fn give(&mut self, block: BlockId) {
         self.notes[usize::from(block.class)].give(block.number);
     }
 
     /// Bytes of a block.
-    pub(super) const fn capacity(&self, block: BlockId) -> usize {
+    pub(crate) const fn capacity(&self, block: BlockId) -> usize {
         self.classes[block.class as usize].bytes
     }
 
     /// Bytes of the largest block that is free; 0 when none is.
     #[inline]
-    pub(super) fn largest_free(&self) -> usize {
+    pub(crate) fn largest_free(&self) -> usize {
         (0..CLASSES)
             .rev()
             .find(|&class| self.notes[class].available() > 0)
             .map_or(0, |class| self.classes[class].bytes)
     }
 
-    pub(super) fn bytes(&self, block: BlockId) -> &[u8] {
+    pub(crate) fn bytes(&self, block: BlockId) -> &[u8] {
         let class = usize::from(block.class);
         let bytes = self.classes[class].bytes;
         &self.bytes[class][block.number as usize * bytes..][..bytes]
     }
 
-    pub(super) fn note(&self, block: BlockId) -> &T {
+    pub(crate) fn note(&self, block: BlockId) -> &T {
         self.notes[usize::from(block.class)].get(block.number)
     }
 
     /// A block's note and its bytes.
-    pub(super) fn parts_mut(&mut self, block: BlockId) -> (&mut T, &mut [u8]) {
+    pub(crate) fn parts_mut(&mut self, block: BlockId) -> (&mut T, &mut [u8]) {
         let class = usize::from(block.class);
         let bytes = self.classes[class].bytes;
         (
@@ -203,7 +203,7 @@ impl<T> Blocks<T> {
     }
 
     /// Copies bytes of one block to the start of another.
-    pub(super) fn copy(&mut self, from: BlockId, range: std::ops::Range<usize>, to: BlockId) {
+    pub(crate) fn copy(&mut self, from: BlockId, range: std::ops::Range<usize>, to: BlockId) {
         let (from_class, to_class) = (usize::from(from.class), usize::from(to.class));
         let from_start = from.number as usize * self.classes[from_class].bytes;
         let to_start = to.number as usize * self.classes[to_class].bytes;
@@ -218,7 +218,7 @@ impl<T> Blocks<T> {
     }
 
     /// Free blocks of each size.
-    pub(super) fn available(&self) -> [usize; CLASSES] {
+    pub(crate) fn available(&self) -> [usize; CLASSES] {
         std::array::from_fn(|class| self.notes[class].available())
     }
 }

@@ -20,27 +20,9 @@ use crate::metrics::{DropReason, WorkerMetrics};
 use crate::net::reply::ReplyHeaders;
 use crate::net::udp::{self, UdpDatagram};
 use crate::port::{FrameAccounts, FrameBatch, Port, PortDrops, PortError, PortSurvey, QueueOwner, Umem};
-use crate::service::{Context, Datagram, Replies, Via};
+use crate::service::{Datagram, Replies, Via};
 use crate::table::Hint;
-use crate::time::Now;
-
-/// What serves datagrams: first told what comes, in two steps, then handed each.
-pub trait Server {
-    /// Starts what a datagram will need on its way into the cache.
-    fn prepare(&self, datagram: &Datagram<'_>) -> Option<Hint>;
-
-    /// The second step, when the rest of the batch was prepared.
-    fn anticipate(&self, hint: Hint);
-
-    /// Serves a datagram.
-    fn serve(&mut self, datagram: &Datagram<'_>, replies: &mut dyn Replies);
-
-    /// The time of this poll.
-    fn now(&self) -> Now;
-
-    /// What a stream's service works with.
-    fn context(&mut self) -> Context<'_>;
-}
+use crate::transport::server::Server;
 
 /// One queue's port, its owner and the frames in hand.
 #[derive(Debug)]

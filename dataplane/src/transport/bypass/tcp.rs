@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::{FrameWriter, Server};
+use super::FrameWriter;
 use crate::limits::PACKET_BYTES_MAX;
 use crate::metrics::{TcpEvent, WorkerMetrics};
 use crate::net::tcp::{
@@ -12,6 +12,7 @@ use crate::net::tcp::{
 use crate::port::Port;
 use crate::service::{Next, Output, Progress};
 use crate::time::Now;
+use crate::transport::server::Server;
 use crate::transport::streams::{Admission, StreamListeners};
 
 /// Largest IP packet that a stack may send or be sent: a received one must fit a frame behind its headroom, Ethernet
