@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -29,7 +29,7 @@ const ADMIN_LIMIT: Duration = Duration::from_secs(2);
 pub struct Daemon {
     child: ChildGuard,
     admin: SocketAddr,
-    _directory: TemporaryDirectory,
+    _directory: Option<TemporaryDirectory>,
 }
 
 impl Daemon {
@@ -39,14 +39,25 @@ impl Daemon {
     /// # Errors
     /// [`TestbedError::Died`] with the daemon's own words, or [`TestbedError::Deadline`].
     pub fn start(namespace: &Namespace, binary: &Path, config: &str) -> Result<Self, TestbedError> {
-        let mut daemon = Self::spawn(namespace, binary, config)?;
-        let admin = daemon.admin;
-        daemon.child.wait_for("the daemon getting ready", READY_LIMIT, || {
+        Self::spawn(namespace, binary, config)?.ready(namespace)
+    }
+
+    /// Starts it by a command of one's own, whose admin API is at [`ADMIN`], and waits until it says it is ready.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_by(namespace: &Namespace, command: &mut Command) -> Result<Self, TestbedError> {
+        Self::spawn_by(command, None)?.ready(namespace)
+    }
+
+    fn ready(mut self, namespace: &Namespace) -> Result<Self, TestbedError> {
+        let admin = self.admin;
+        self.child.wait_for("the daemon getting ready", READY_LIMIT, || {
             // Until it listens, a refused connection is what is expected.
             let status = namespace.run(|| get_status(admin))?;
             Ok(status.ok().filter(|status| status.ready).map(|_| ()))
         })?;
-        Ok(daemon)
+        Ok(self)
     }
 
     /// Starts it and does not wait.
@@ -59,7 +70,11 @@ impl Daemon {
         std::fs::write(&path, config).map_err(TestbedError::io(format!("write {}", path.display())))?;
         let mut command = namespace.command(binary);
         command.arg("run").arg("--config").arg(&path);
-        let child = ChildGuard::spawn("the daemon", &mut command)?;
+        Self::spawn_by(&mut command, Some(directory))
+    }
+
+    fn spawn_by(command: &mut Command, directory: Option<TemporaryDirectory>) -> Result<Self, TestbedError> {
+        let child = ChildGuard::spawn("the daemon", command)?;
         let admin = ADMIN.parse().expect("an address and port");
         Ok(Self { child, admin, _directory: directory })
     }
