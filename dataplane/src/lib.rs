@@ -8,7 +8,7 @@
 //! | [`steer`] | the XDP program: load, attach, feed, ask the kernel about it |
 //! | [`port`] | batches of frames in and out of one NIC queue (AF_XDP, or a simulated wire) |
 //! | [`net`] | frames to datagrams and back |
-//! | [`transport`] | datagrams for services: over a port, or from the companion socket |
+//! | [`transport`] | datagrams and streams for services: over a port, or over ordinary sockets |
 //! | [`service`] | what is served on a port: the trait that users of this framework implement |
 //! | [`protocol`] | bytes to requests, replies to bytes |
 //! | [`request`] | the one request and reply model of every front end |

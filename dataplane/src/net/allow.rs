@@ -1,5 +1,5 @@
 //! Which sources a listener answers. The XDP program drops the others first; this is the same rule once more in
-//! user space, for what comes another way (the companion socket) or past an outdated map.
+//! user space, for what comes another way (an ordinary socket) or past an outdated map.
 
 use std::net::IpAddr;
 
