@@ -95,8 +95,8 @@ pub enum ChecksumPolicy {
     /// Each must be right.
     #[default]
     Verify,
-    /// A UDP checksum that is only the pseudo-header's sum passes too: a peer on the same host leaves the rest to
-    /// an offload that never happens.
+    /// A UDP or TCP checksum that is only the pseudo-header's sum passes too: a peer on the same host leaves the rest
+    /// to an offload that never happens.
     PartialOk,
 }
 
