@@ -7,6 +7,9 @@ pub const KEY_BYTES_MAX: usize = 250;
 /// Largest value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 
+/// Largest item, in bytes: the largest value under the longest key.
+pub const ITEM_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX;
+
 /// Frames handled in one poll of a port: large enough to spread a doorbell over, small enough that the first
 /// reply of a batch does not wait long for the last.
 pub const BATCH_FRAMES: usize = 64;

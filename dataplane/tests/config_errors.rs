@@ -170,7 +170,7 @@ fn what_does_not_fit_together_is_refused() {
             "interface = [{ name = \"a\" }]\nlistener = [{ service = \"s\", port = 1 }]\n\
              table = { capacity = \"4MiB\" }",
             "table.capacity",
-            "at least 8MiB",
+            "at least 8194KiB",
         ),
         (
             "interface = [{ name = \"a\" }]\nlistener = [{ service = \"s\", port = 1 }]\n\

@@ -4,6 +4,7 @@
 mod resp_redis;
 mod resp_support;
 
+use dataplane::limits::ITEM_BYTES_MAX;
 use dataplane::memory::Placement;
 use dataplane::protocol::resp::catalogue::COMMANDS;
 use dataplane::protocol::resp::conversation::{Conversation, roomy_setup};
@@ -83,7 +84,7 @@ fn the_same_bytes_get_the_replies_of_redis() {
         b"*1\r\n$x\r\n",
         b"*1\r\n$+4\r\n",
         b"*1\r\n$04\r\n",
-        b"*1\r\n$1048577\r\n",
+        b"*1\r\n$536870913\r\n",
         b"*1\r\n$99999999999999999999\r\n",
         b"*2\r\n$4\r\nECHO\r\n*1\r\n",
         b"QUIT\r\nECHO x\r\n",
@@ -490,7 +491,7 @@ fn generated_commands_on_the_model_get_the_replies_of_redis() {
 fn generated_commands_on_a_memory_table_get_the_replies_of_redis() {
     let config = || MemoryTableConfig {
         capacity_bytes: 64 << 20,
-        item_bytes_max: 1 << 20,
+        item_bytes_max: ITEM_BYTES_MAX as u32,
         expected_item_bytes: 500,
         placement: Placement::default(),
     };
@@ -654,7 +655,7 @@ const DEVIATIONS: &[Deviation] = &[
 fn the_deviations_are_exactly_these() {
     let config = MemoryTableConfig {
         capacity_bytes: 64 << 20,
-        item_bytes_max: 1 << 20,
+        item_bytes_max: ITEM_BYTES_MAX as u32,
         expected_item_bytes: 500,
         placement: Placement::default(),
     };

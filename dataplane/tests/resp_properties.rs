@@ -2,8 +2,10 @@
 
 use dataplane::protocol::resp::inline::Scratch;
 use dataplane::protocol::resp::parse::{Parsed, Place, ProtocolError, parse};
+use dataplane::protocol::resp::swallow::{Swallow, Swallowed, TooLarge};
 use dataplane::protocol::resp::{
     ARGUMENTS_MAX, BULK_BYTES_MAX, INPUT_BYTES_MAX, LINE_BYTES_MAX, NUMBER_LINE_BYTES_MAX,
+    SWALLOWED_BYTES_MAX,
 };
 use proptest::prelude::*;
 
@@ -22,6 +24,7 @@ fn array(arguments: &[Vec<u8>]) -> Vec<u8> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Read {
     requests: Vec<Vec<Vec<u8>>>,
+    refused: Vec<TooLarge>,
     error: Option<ProtocolError>,
     unread: usize,
 }
@@ -31,11 +34,31 @@ fn read(bytes: &[u8], pieces: &[usize]) -> Read {
     let mut read = Read::default();
     let (mut scratch, mut place) = (Scratch::default(), Place::default());
     let (mut start, mut end, mut wanted) = (0, 0, 0);
+    let mut swallow: Option<Swallow> = None;
     let mut pieces = pieces.iter().cycle();
     while end < bytes.len() && read.error.is_none() {
         end = bytes.len().min(end + pieces.next().expect("it cycles"));
         while end - start > wanted.max(1) - 1 {
             wanted = 0;
+            if let Some(large) = &mut swallow {
+                match large.advance(&bytes[start..end]) {
+                    Ok(Swallowed::Whole(consumed)) => {
+                        read.refused.push(large.why());
+                        start += consumed;
+                        swallow = None;
+                    }
+                    Ok(Swallowed::Part(consumed, more)) => {
+                        start += consumed;
+                        assert!(more > end - start && more <= NUMBER_LINE_BYTES_MAX + 3);
+                        wanted = more;
+                    }
+                    Err(error) => {
+                        read.error = Some(error);
+                        break;
+                    }
+                }
+                continue;
+            }
             match parse(&bytes[start..end], &mut place, &mut scratch) {
                 Parsed::Request(arguments, consumed) => {
                     assert!(consumed > 0 && consumed <= end - start && place == Place::default());
@@ -52,6 +75,11 @@ fn read(bytes: &[u8], pieces: &[usize]) -> Read {
                     assert!(bytes > end - start && bytes <= INPUT_BYTES_MAX, "{bytes} of {}", end - start);
                     wanted = bytes;
                 }
+                Parsed::TooLarge(large, consumed) => {
+                    assert!(consumed > 0 && consumed <= end - start && place == Place::default());
+                    swallow = Some(large);
+                    start += consumed;
+                }
                 Parsed::Invalid(error) => {
                     read.error = Some(error);
                     break;
@@ -59,6 +87,7 @@ fn read(bytes: &[u8], pieces: &[usize]) -> Read {
             }
         }
     }
+    // Of a request that is read past nothing is kept.
     read.unread = if read.error.is_some() { 0 } else { bytes.len() - start };
     read
 }
@@ -94,14 +123,14 @@ proptest! {
         pieces in prop::collection::vec(1usize..400, 1..6),
     ) {
         let bytes: Vec<u8> = requests.iter().flat_map(|arguments| array(arguments)).collect();
-        prop_assert_eq!(read(&bytes, &pieces), Read { requests, error: None, unread: 0 });
+        prop_assert_eq!(read(&bytes, &pieces), Read { requests, ..Read::default() });
     }
 
     #[test]
     fn words_are_read_as_they_were_quoted(words in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 1..6)) {
         let quoted = |word: &Vec<u8>| -> String { word.iter().map(|byte| format!("\\x{byte:02x}")).collect() };
         let line = words.iter().map(|word| format!("\"{}\"", quoted(word))).collect::<Vec<_>>().join(" ") + "\r\n";
-        prop_assert_eq!(read(line.as_bytes(), &[7]), Read { requests: vec![words], error: None, unread: 0 });
+        prop_assert_eq!(read(line.as_bytes(), &[7]), Read { requests: vec![words], ..Read::default() });
     }
 
     #[test]
@@ -118,6 +147,17 @@ fn error(bytes: &[u8]) -> Option<ProtocolError> {
     whole.error
 }
 
+/// What of the requests in these bytes is too large to be kept; a request behind them is read as ever.
+fn refused(bytes: &[u8]) -> Vec<TooLarge> {
+    let behind = array(&[b"PING".to_vec()]);
+    let bytes = [bytes, &behind].concat();
+    let whole = read(&bytes, &[bytes.len()]);
+    assert_eq!((whole.unread, &whole.error), (0, &None));
+    assert_eq!(whole.requests, [[b"PING".to_vec()]]);
+    assert_eq!(read(&bytes, &[997]), whole);
+    whole.refused
+}
+
 #[test]
 fn every_bound_is_kept_and_no_closer() {
     let long = "9".repeat(NUMBER_LINE_BYTES_MAX + 3);
@@ -127,17 +167,27 @@ fn every_bound_is_kept_and_no_closer() {
     assert_eq!(error(format!("*1\r\n${long}").as_bytes()), Some(ProtocolError::LengthTooLong));
     assert_eq!(error(format!("*{}\r\n", ARGUMENTS_MAX + 1).as_bytes()), Some(ProtocolError::Count));
     assert_eq!(error(format!("*1\r\n${BULK_BYTES_MAX}\r\n").as_bytes()), None);
-    assert_eq!(error(format!("*1\r\n${}\r\n", BULK_BYTES_MAX + 1).as_bytes()), Some(ProtocolError::Length));
+    assert_eq!(error(format!("*1\r\n${SWALLOWED_BYTES_MAX}\r\n").as_bytes()), None);
+    assert_eq!(
+        error(format!("*1\r\n${}\r\n", SWALLOWED_BYTES_MAX + 1).as_bytes()),
+        Some(ProtocolError::Length)
+    );
+    assert_eq!(
+        refused(&array(&[b"SET".to_vec(), b"key".to_vec(), vec![b'v'; BULK_BYTES_MAX + 1]])),
+        [TooLarge::Argument]
+    );
     // Three of the longest arguments are more than a request takes.
     let argument = vec![b'v'; BULK_BYTES_MAX];
     let two = [b"SET".to_vec(), b"key".to_vec(), argument.clone()];
-    assert_eq!(read(&array(&two), &[1 << 14]), Read { requests: vec![two.to_vec()], error: None, unread: 0 });
-    assert_eq!(error(&array(&[argument.clone(), argument.clone(), argument])), Some(ProtocolError::TooLong));
+    assert_eq!(read(&array(&two), &[1 << 14]), Read { requests: vec![two.to_vec()], ..Read::default() });
+    assert_eq!(refused(&array(&[argument.clone(), argument.clone(), argument])), [TooLarge::Request]);
+    assert_eq!(
+        refused(&array(&[vec![b'v'; BULK_BYTES_MAX], vec![b'v'; BULK_BYTES_MAX], Vec::new()])),
+        [TooLarge::Request]
+    );
     // So many arguments need more bytes than a request has, which is known before they come, whatever they are.
-    for behind in ["", "$", "$x\r\n", "$0\r\n\r\n:1\r\n"] {
-        let bytes = format!("*400000\r\n{behind}");
-        assert_eq!(read(bytes.as_bytes(), &[1]).error, Some(ProtocolError::TooLong));
-        assert_eq!(error(bytes.as_bytes()), Some(ProtocolError::TooLong));
-    }
-    assert_eq!(error(format!("*{ARGUMENTS_MAX}\r\n$").as_bytes()), Some(ProtocolError::TooLong));
+    assert_eq!(refused(&array(&vec![Vec::new(); 400_000])), [TooLarge::Request]);
+    assert_eq!(error(b"*400000\r\n$x\r\n"), Some(ProtocolError::Length));
+    assert_eq!(error(b"*400000\r\n$0\r\n\r\n:1\r\n"), Some(ProtocolError::NoBulk(b':')));
+    assert_eq!(error(format!("*{ARGUMENTS_MAX}\r\n$").as_bytes()), None);
 }

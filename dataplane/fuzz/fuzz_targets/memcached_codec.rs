@@ -2,15 +2,13 @@
 
 #![no_main]
 
-use dataplane::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use dataplane::limits::{ITEM_BYTES_MAX, KEY_BYTES_MAX};
 use dataplane::protocol::memcached::base64::DECODED_BYTES_MAX;
 use dataplane::protocol::memcached::command::Command;
 use dataplane::protocol::memcached::parse::{
     GET_LINE_BYTES_MAX, Incomplete, MESSAGE_BYTES_MAX, Parsed, parse,
 };
 use libfuzzer_sys::fuzz_target;
-
-const ITEM_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX;
 
 fn check_key(key: &[u8]) {
     assert!((1..=KEY_BYTES_MAX).contains(&key.len()) && key.iter().all(|&byte| byte > b' ' && byte != 0x7f));

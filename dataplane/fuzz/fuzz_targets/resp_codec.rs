@@ -6,6 +6,7 @@
 
 use dataplane::protocol::resp::inline::Scratch;
 use dataplane::protocol::resp::parse::{Parsed, Place, ProtocolError, parse};
+use dataplane::protocol::resp::swallow::{Swallow, Swallowed};
 use dataplane::protocol::resp::{BULK_BYTES_MAX, INPUT_BYTES_MAX};
 use libfuzzer_sys::fuzz_target;
 
@@ -13,11 +14,28 @@ use libfuzzer_sys::fuzz_target;
 fn read(bytes: &[u8], piece: usize) -> (Vec<Vec<Vec<u8>>>, Option<ProtocolError>) {
     let (mut scratch, mut place) = (Scratch::default(), Place::default());
     let mut requests = Vec::new();
+    let mut swallow: Option<Swallow> = None;
     let (mut start, mut end) = (0, 0);
     while end < bytes.len() {
         end = bytes.len().min(end + piece);
         loop {
             let unread = &bytes[start..end];
+            if let Some(large) = &mut swallow {
+                match large.advance(unread) {
+                    Ok(Swallowed::Whole(consumed)) => {
+                        requests.push(vec![format!("{:?}", large.why()).into_bytes()]);
+                        start += consumed;
+                        swallow = None;
+                        continue;
+                    }
+                    Ok(Swallowed::Part(consumed, wanted)) => {
+                        assert!(wanted > unread.len() - consumed && wanted <= INPUT_BYTES_MAX);
+                        start += consumed;
+                        break;
+                    }
+                    Err(error) => return (requests, Some(error)),
+                }
+            }
             match parse(unread, &mut place, &mut scratch) {
                 Parsed::Request(arguments, consumed) => {
                     assert!((1..=unread.len()).contains(&consumed));
@@ -35,6 +53,11 @@ fn read(bytes: &[u8], piece: usize) -> (Vec<Vec<Vec<u8>>>, Option<ProtocolError>
                 Parsed::Incomplete(wanted) => {
                     assert!(wanted > unread.len() && wanted <= INPUT_BYTES_MAX);
                     break;
+                }
+                Parsed::TooLarge(large, consumed) => {
+                    assert!((1..=unread.len()).contains(&consumed));
+                    swallow = Some(large);
+                    start += consumed;
                 }
                 Parsed::Invalid(error) => return (requests, Some(error)),
             }

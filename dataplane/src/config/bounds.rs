@@ -5,8 +5,7 @@ use std::ops::RangeInclusive;
 use dataplane_ebpf::layout::{SERVICES_MAX, SOURCES_MAX};
 
 use crate::limits::{
-    BATCH_FRAMES, FRAME_BYTES, KEY_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX, QUEUES_MAX, REPLY_BYTES_MAX,
-    VALUE_BYTES_MAX,
+    BATCH_FRAMES, FRAME_BYTES, ITEM_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX, QUEUES_MAX, REPLY_BYTES_MAX,
 };
 
 /// Bytes of an interface name without its final zero (`IFNAMSIZ`, Linux `include/uapi/linux/if.h`).
@@ -40,7 +39,7 @@ pub(super) const SPIN_US: RangeInclusive<u64> = 0..=1_000_000;
 pub(super) const TABLE_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 44;
 
 /// Bytes of the largest item: one that a single datagram can carry, up to the largest key and value.
-pub(super) const ITEM_BYTES: RangeInclusive<u64> = 1 << 10..=(VALUE_BYTES_MAX + KEY_BYTES_MAX) as u64;
+pub(super) const ITEM_BYTES: RangeInclusive<u64> = 1 << 10..=ITEM_BYTES_MAX as u64;
 
 /// Mean bytes of an item, which the table's index is sized by.
 pub(super) const EXPECTED_ITEM_BYTES: RangeInclusive<u64> = 16..=1 << 20;

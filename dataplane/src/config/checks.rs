@@ -103,7 +103,7 @@ fn table(config: &Config, report: &Report<'_>) {
                 display_size(config.table.capacity_bytes),
                 bounds::ITEMS_PER_TABLE_MIN,
                 display_size(item),
-                display_size(least)
+                display_size(least.next_multiple_of(1 << 10))
             ),
         );
     }

@@ -8,6 +8,7 @@ use super::model::{
     ListenerProtocol, ListenerTransport, SteerLogLevel, TableConfig, TcpConfig, XdpMode,
 };
 use super::sources::private_sources;
+use crate::limits::ITEM_BYTES_MAX;
 use crate::memory::HugePages;
 
 /// Microseconds of polling before an adaptive worker sleeps.
@@ -54,7 +55,7 @@ impl Default for TableConfig {
     fn default() -> Self {
         Self {
             capacity_bytes: 1 << 30,
-            item_bytes_max: 1 << 20,
+            item_bytes_max: ITEM_BYTES_MAX as u32,
             expected_item_bytes: 256,
             huge_pages: HugePages::default(),
         }

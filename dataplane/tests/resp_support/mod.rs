@@ -1,5 +1,7 @@
 //! Requests, and seeded sequences of commands.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 pub(crate) mod generate;
 
 /// A request as clients send it.

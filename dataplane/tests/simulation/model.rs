@@ -1,5 +1,6 @@
 //! The model: what a request makes of an item, and what it is answered.
 
+use dataplane::limits::ITEM_BYTES_MAX;
 use dataplane::port::sim::Random;
 use dataplane::protocol::memcached;
 use dataplane::service::{Service, ServiceFactory, ServiceSetup};
@@ -15,7 +16,7 @@ pub(crate) fn memcached() -> Box<dyn Service> {
         workers: 1,
         reply_bytes_max: 65_536,
         connections_max: 16,
-        item_bytes_max: 1 << 20,
+        item_bytes_max: ITEM_BYTES_MAX,
         started: Now::default(),
     };
     memcached::factory().create(&setup).expect("a service").expect("for datagrams")

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use dataplane::limits::VALUE_BYTES_MAX;
 use dataplane::request::{
     Arithmetic, Delete, Direction, Get, Item, Op, Recache, Reply, Request, Store, StoreMode,
 };
@@ -204,10 +205,14 @@ impl Model {
         }
     }
 
+    fn takes(&self, key: &[u8], value_bytes: usize) -> bool {
+        value_bytes <= VALUE_BYTES_MAX && key.len() + value_bytes <= self.item_bytes_max
+    }
+
     fn get(&mut self, now: Now, key: &[u8], get: Get) -> OwnedReply {
         if !self.items.contains_key(key) {
             let Some(expiry) = get.vivify else { return OwnedReply::Other("not found") };
-            if key.len() > self.item_bytes_max {
+            if !self.takes(key, 0) {
                 return OwnedReply::Other("too large");
             }
             let item = ModelItem { token_sent: true, ..self.fresh(now, b"", expiry, get.new_cas) };
@@ -241,7 +246,7 @@ impl Model {
     }
 
     fn store(&mut self, now: Now, key: &[u8], store: Store<'_>) -> OwnedReply {
-        if key.len() + store.value.len() > self.item_bytes_max {
+        if !self.takes(key, store.value.len()) {
             if store.mode == StoreMode::Set && store.compare_cas.is_none() {
                 self.items.remove(key);
             }
@@ -258,7 +263,7 @@ impl Model {
                 _ if joins && store.vivify.is_some() => store.vivify.unwrap(),
                 _ => return OwnedReply::Other("not stored"),
             };
-            if key.len() + joined_bytes(&store, &[]) > self.item_bytes_max {
+            if !self.takes(key, joined_bytes(&store, &[])) {
                 return OwnedReply::Other("too large");
             }
             let value = joined(&store, &[]);
@@ -285,7 +290,7 @@ impl Model {
             }
             stale = true;
         }
-        if key.len() + joined_bytes(&store, &old.value) > self.item_bytes_max {
+        if !self.takes(key, joined_bytes(&store, &old.value)) {
             return OwnedReply::Other("too large");
         }
         let value = joined(&store, &old.value);
@@ -308,7 +313,7 @@ impl Model {
     fn add(&mut self, now: Now, key: &[u8], delta: i64) -> OwnedReply {
         let Some(old) = self.items.get(key) else {
             let digits = delta.to_string();
-            if key.len() + digits.len() > self.item_bytes_max {
+            if !self.takes(key, digits.len()) {
                 return OwnedReply::Other("too large");
             }
             let item = self.fresh(now, digits.as_bytes(), Expiry::NEVER, None);
@@ -322,7 +327,7 @@ impl Model {
         };
         let Some(sum) = number.checked_add(delta) else { return OwnedReply::Other("overflow") };
         let digits = sum.to_string();
-        if key.len() + digits.len() > self.item_bytes_max {
+        if !self.takes(key, digits.len()) {
             return OwnedReply::Other("too large");
         }
         let cas = self.cas(None);
@@ -336,7 +341,7 @@ impl Model {
     fn arithmetic(&mut self, now: Now, key: &[u8], request: Arithmetic) -> OwnedReply {
         let Some(old) = self.items.get(key).cloned() else {
             let Some((initial, expiry)) = request.initial else { return OwnedReply::Other("not found") };
-            if key.len() + initial.to_string().len() > self.item_bytes_max {
+            if !self.takes(key, initial.to_string().len()) {
                 return OwnedReply::Other("too large");
             }
             let item = self.fresh(now, initial.to_string().as_bytes(), expiry, request.new_cas);
@@ -356,7 +361,7 @@ impl Model {
             Direction::Increment => number.wrapping_add(request.delta),
             Direction::Decrement => number.saturating_sub(request.delta),
         };
-        if key.len() + number.to_string().len() > self.item_bytes_max {
+        if !self.takes(key, number.to_string().len()) {
             return OwnedReply::Other("too large");
         }
         let cas = self.cas(request.new_cas);

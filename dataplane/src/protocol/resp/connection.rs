@@ -12,8 +12,9 @@ use super::client::Client;
 use super::commands::{self, Failure};
 use super::encode::{BULK_FRAME_BYTES_MAX, Encoder};
 use super::errors::{Error, texts};
-use super::parse::{Parsed, Place, parse};
+use super::parse::{Parsed, Place, ProtocolError, parse};
 use super::session::{Session, Worker};
+use super::swallow::{Swallow, Swallowed};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::metrics::{DropReason, OpKind};
 use crate::request::Origin;
@@ -42,6 +43,8 @@ const _: () = {
 pub struct Connection {
     client: Client,
     place: Place,
+    /// It is amid a request that is larger than is kept.
+    swallow: Option<Swallow>,
     /// Room that the next request waits for.
     room_bytes: usize,
     closed: bool,
@@ -61,6 +64,7 @@ impl Connection {
         Self {
             client: Client::new(session.worker.connect(), local, peer),
             place: Place::default(),
+            swallow: None,
             room_bytes: SHORT_REPLY_BYTES,
             closed: false,
         }
@@ -100,16 +104,33 @@ impl Connection {
                 }
                 continue;
             }
+            if let Some(swallow) = &mut self.swallow {
+                match swallow.advance(&input[consumed..]) {
+                    Ok(Swallowed::Part(bytes, wanted)) => {
+                        return Progress { consumed: consumed + bytes, next: Next::Input { bytes: wanted } };
+                    }
+                    Ok(Swallowed::Whole(bytes)) => {
+                        consumed += bytes;
+                        refuse(context, Error::Text(swallow.why().text()), output);
+                        self.swallow = None;
+                    }
+                    Err(error) => self.fail(context, error, output),
+                }
+                continue;
+            }
             let (served, bytes) = match parse(&input[consumed..], &mut self.place, scratch) {
                 Parsed::Incomplete(bytes) => return Progress { consumed, next: Next::Input { bytes } },
                 Parsed::Nothing(bytes) => (Served::Done, bytes),
                 Parsed::Request(arguments, bytes) => {
                     (self.serve(worker, context, origin, arguments, output), bytes)
                 }
+                Parsed::TooLarge(swallow, bytes) => {
+                    self.swallow = Some(swallow);
+                    consumed += bytes;
+                    continue;
+                }
                 Parsed::Invalid(error) => {
-                    context.metrics.requested(OpKind::Invalid, 1);
-                    Encoder::new(output, self.client.version).protocol_error(error);
-                    self.closed = true;
+                    self.fail(context, error, output);
                     break;
                 }
             };
@@ -127,6 +148,14 @@ impl Connection {
             }
         }
         Progress { consumed: input.len(), next: Next::Close }
+    }
+
+    /// Says why nothing that follows can be understood, and reads no further.
+    #[cold]
+    fn fail(&mut self, context: &Context<'_>, error: ProtocolError, output: &mut dyn Output) {
+        context.metrics.requested(OpKind::Invalid, 1);
+        Encoder::new(output, self.client.version).protocol_error(error);
+        self.closed = true;
     }
 
     /// Goes on with the keys that are left of a command.
@@ -164,8 +193,14 @@ impl Connection {
             }
             Err(Failure::Error(error)) => error,
         };
-        context.metrics.requested(OpKind::Invalid, 1);
-        error.write(output);
+        refuse(context, error, output);
         Served::Done
     }
+}
+
+/// Answers a request with an error.
+#[cold]
+fn refuse(context: &Context<'_>, error: Error<'_>, output: &mut dyn Output) {
+    context.metrics.requested(OpKind::Invalid, 1);
+    error.write(output);
 }

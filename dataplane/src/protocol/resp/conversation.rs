@@ -2,12 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::connection::{Connection, OUTPUT_BYTES_ENOUGH};
-use super::session::Session;
-use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use super::connection::OUTPUT_BYTES_ENOUGH;
+use super::stream::Resp;
+use crate::limits::ITEM_BYTES_MAX;
 use crate::metrics::WorkerMetrics;
-use crate::request::Origin;
-use crate::service::{Context, Next, Output, ServiceSetup};
+use crate::service::{Context, Next, Output, ServiceSetup, StreamService};
 use crate::table::Table;
 use crate::time::Now;
 
@@ -19,7 +18,7 @@ pub fn roomy_setup() -> ServiceSetup {
         workers: 1,
         reply_bytes_max: 0,
         connections_max: 16,
-        item_bytes_max: VALUE_BYTES_MAX + KEY_BYTES_MAX,
+        item_bytes_max: ITEM_BYTES_MAX,
         started: Now::default(),
     }
 }
@@ -48,7 +47,10 @@ impl Output for SendBuffer {
     }
 }
 
-/// One worker's end, with one connection to it.
+/// The number of the one connection.
+const CONNECTION: usize = 0;
+
+/// One worker's service, with one connection to it.
 #[derive(Debug)]
 pub struct Conversation<T> {
     /// What it works on.
@@ -59,8 +61,7 @@ pub struct Conversation<T> {
     pub closed: bool,
     /// What the connection waits for.
     pub next: Next,
-    session: Session,
-    connection: Connection,
+    service: Resp,
     unread: Vec<u8>,
     output: SendBuffer,
 }
@@ -73,16 +74,15 @@ impl<T: Table> Conversation<T> {
 
     /// One whose send buffer takes so many bytes.
     pub fn with_capacity(table: T, setup: &ServiceSetup, capacity: usize) -> Self {
-        let mut session = Session::new(setup);
+        let mut service = Resp::new(setup);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 6379));
-        let connection = Connection::new(&mut session, address, address);
+        service.opened(CONNECTION, address, address);
         Self {
             table,
             metrics: WorkerMetrics::default(),
             closed: false,
             next: Next::Input { bytes: 1 },
-            session,
-            connection,
+            service,
             unread: Vec::new(),
             output: SendBuffer { bytes: Vec::new(), capacity },
         }
@@ -95,13 +95,7 @@ impl<T: Table> Conversation<T> {
     pub fn take(&mut self, now: Now, bytes: &[u8]) {
         self.unread.extend_from_slice(bytes);
         let mut context = Context { now, table: &mut self.table, metrics: &self.metrics };
-        let progress = self.connection.advance(
-            &mut self.session,
-            &mut context,
-            Origin::default(),
-            &self.unread,
-            &mut self.output,
-        );
+        let progress = self.service.advance(&mut context, CONNECTION, &self.unread, &mut self.output);
         assert!(progress.consumed <= self.unread.len(), "consumes what is there");
         self.unread.drain(..progress.consumed);
         self.next = progress.next;

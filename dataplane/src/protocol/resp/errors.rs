@@ -21,6 +21,8 @@ pub(super) mod texts {
     pub(in crate::protocol::resp) const OFFSET: &str = "ERR offset is out of range";
     pub(in crate::protocol::resp) const STRING_TOO_LONG: &str =
         "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+    pub(in crate::protocol::resp) const REQUEST_TOO_LONG: &str =
+        "ERR request is longer than this server takes: 2097152 bytes";
     pub(in crate::protocol::resp) const NO_SUCH_KEY: &str = "ERR no such key";
     pub(in crate::protocol::resp) const OUT_OF_MEMORY: &str =
         "OOM command not allowed when used memory > 'maxmemory'.";

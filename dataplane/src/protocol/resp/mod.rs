@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`parse`] | one request out of a buffer: its [`Arguments`], incomplete, or an error with Redis's own text |
 //! | [`inline`] | requests as people type them: words and quotes |
+//! | [`swallow`] | what is left of a request that is larger than is kept |
 //! | [`number`], [`decimal`], [`glob`] | integers, fractions and patterns, as Redis reads them |
 //! | [`encode`], `errors` | replies, in either version; error texts |
 //! | [`spec`], [`catalogue`] | what a command is, and all there are |
@@ -32,6 +33,7 @@ pub mod parse;
 pub mod session;
 pub mod spec;
 pub mod stream;
+pub mod swallow;
 mod text;
 
 pub use connection::Connection;
@@ -41,8 +43,13 @@ pub use stream::{Resp, factory};
 
 use crate::limits::VALUE_BYTES_MAX;
 
-/// Longest argument, in bytes: the longest value (Redis's `proto-max-bulk-len`).
+/// Longest argument, in bytes: the longest value (Redis's `proto-max-bulk-len`). A request with a longer one is read past
+/// and refused.
 pub const BULK_BYTES_MAX: usize = VALUE_BYTES_MAX;
+
+/// Longest argument that is read past, in bytes: the largest value a Redis keeps by default. Whoever announces more does
+/// not speak of a value, and the connection closes.
+pub const SWALLOWED_BYTES_MAX: usize = 512 << 20;
 
 /// Most arguments of a request, the command's name included.
 pub const ARGUMENTS_MAX: usize = 1 << 20;
@@ -60,7 +67,10 @@ pub const REQUEST_BYTES_MAX: usize = 2 << 20;
 /// Most bytes that a connection may have to hold unread: a request, behind which a line is not known yet to be too long.
 pub const INPUT_BYTES_MAX: usize = REQUEST_BYTES_MAX + NUMBER_LINE_BYTES_MAX + 4;
 
-const _: () = assert!(BULK_BYTES_MAX + 2 * LINE_BYTES_MAX <= REQUEST_BYTES_MAX);
+const _: () = {
+    assert!(BULK_BYTES_MAX + 2 * LINE_BYTES_MAX <= REQUEST_BYTES_MAX);
+    assert!(SWALLOWED_BYTES_MAX + 2 <= u32::MAX as usize);
+};
 
 /// The Redis release whose behaviour is matched, as `HELLO` and `INFO` tell it: clients read a number there to learn what
 /// the server can do.

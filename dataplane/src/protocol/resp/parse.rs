@@ -7,10 +7,14 @@
 
 use super::inline::{self, Scratch, Unbalanced};
 use super::number::parse_i64;
-use super::{ARGUMENTS_MAX, BULK_BYTES_MAX, LINE_BYTES_MAX, NUMBER_LINE_BYTES_MAX, REQUEST_BYTES_MAX};
+use super::swallow::{Swallow, TooLarge};
+use super::{
+    ARGUMENTS_MAX, BULK_BYTES_MAX, LINE_BYTES_MAX, NUMBER_LINE_BYTES_MAX, REQUEST_BYTES_MAX,
+    SWALLOWED_BYTES_MAX,
+};
 
 /// Bytes of a line's end, and behind a bulk string.
-const END_BYTES: usize = 2;
+pub(super) const END_BYTES: usize = 2;
 
 /// Fewest bytes of an argument: `$0`, and two ends.
 const ARGUMENT_BYTES_MIN: usize = 2 + 2 * END_BYTES;
@@ -24,6 +28,8 @@ pub enum Parsed<'a> {
     Nothing(usize),
     /// There is something to do once there are so many bytes.
     Incomplete(usize),
+    /// So many bytes of a request that is larger than is kept, and what is to be done with the rest of it.
+    TooLarge(Swallow, usize),
     /// No request, and nothing behind it can be understood: the connection closes after the error.
     Invalid(ProtocolError),
 }
@@ -49,12 +55,9 @@ pub enum ProtocolError {
     /// Something else than a bulk string in a request; its first byte.
     #[error("expected '$', got '{}'", printable(*.0))]
     NoBulk(u8),
-    /// A length that is no number, negative, or more than [`BULK_BYTES_MAX`].
+    /// A length that is no number, negative, or more than [`SWALLOWED_BYTES_MAX`].
     #[error("invalid bulk length")]
     Length,
-    /// More than [`REQUEST_BYTES_MAX`] bytes: Redis has no such limit, and no words for it.
-    #[error("too big request")]
-    TooLong,
 }
 
 /// An error is one line.
@@ -183,7 +186,7 @@ fn short_length(buffer: &[u8]) -> Option<(usize, usize)> {
 }
 
 /// Why there is no request yet, or none at all. Bytes are counted from where it stopped.
-enum Unread {
+pub(super) enum Unread {
     Incomplete(usize),
     Invalid(ProtocolError),
 }
@@ -235,20 +238,29 @@ fn parse_array<'a>(buffer: &'a [u8], place: &mut Place) -> Parsed<'a> {
         };
         let at = line.bytes as u32;
         if line.bytes + count as usize * ARGUMENT_BYTES_MIN > REQUEST_BYTES_MAX {
-            return Parsed::Invalid(ProtocolError::TooLong);
+            return Parsed::TooLarge(Swallow::new(TooLarge::Request, 0, count), line.bytes);
         }
         *place = Place { at, first_at: at, count, left: count };
     }
     while place.left > 0 {
         let at = place.at as usize;
-        let end = match argument_bytes(buffer.get(at..).unwrap_or_default()) {
-            Ok(bytes) => at + bytes,
+        let head = match Head::read(buffer.get(at..).unwrap_or_default()) {
+            Ok(head) => head,
             Err(Unread::Invalid(error)) => return Parsed::Invalid(error),
             Err(Unread::Incomplete(bytes)) => return Parsed::Incomplete(at + bytes),
         };
+        let end = at + head.line_bytes + head.argument_bytes + END_BYTES;
         // Judged as soon as the length is known, so that it does not depend on how the bytes arrive.
-        if end + (place.left as usize - 1) * ARGUMENT_BYTES_MIN > REQUEST_BYTES_MAX {
-            return Parsed::Invalid(ProtocolError::TooLong);
+        let too_large = if head.argument_bytes > BULK_BYTES_MAX {
+            Some(TooLarge::Argument)
+        } else {
+            (end + (place.left as usize - 1) * ARGUMENT_BYTES_MIN > REQUEST_BYTES_MAX)
+                .then_some(TooLarge::Request)
+        };
+        if let Some(why) = too_large {
+            let left = std::mem::take(place).left - 1;
+            let swallow = Swallow::new(why, head.argument_bytes + END_BYTES, left);
+            return Parsed::TooLarge(swallow, at + head.line_bytes);
         }
         if buffer.len() < end {
             // Not for those behind it too: one of them may be wrong, and is to be told when it has come.
@@ -262,20 +274,33 @@ fn parse_array<'a>(buffer: &'a [u8], place: &mut Place) -> Parsed<'a> {
     Parsed::Request(Arguments { form: Form::Bulk, rest: &buffer[first..end], left: count }, end)
 }
 
-/// Bytes of the bulk string that begins `buffer`, as its first line has it.
-fn argument_bytes(buffer: &[u8]) -> Result<usize, Unread> {
-    if let Some((length, line_bytes)) = short_length(buffer) {
-        return Ok(line_bytes + length + END_BYTES);
-    }
-    let line = Line::read(buffer, ProtocolError::LengthTooLong)?;
-    let length = match line.text.split_first() {
-        Some((b'$', length)) => parse_i64(length),
-        other => {
-            return Err(Unread::Invalid(ProtocolError::NoBulk(other.map_or(b'\r', |(&first, _)| first))));
+/// The line in front of a bulk string.
+pub(super) struct Head {
+    /// Its own bytes.
+    pub(super) line_bytes: usize,
+    /// Those of the string, its end not included; at most [`SWALLOWED_BYTES_MAX`].
+    pub(super) argument_bytes: usize,
+}
+
+impl Head {
+    /// The one that begins `buffer`.
+    #[inline]
+    pub(super) fn read(buffer: &[u8]) -> Result<Self, Unread> {
+        if let Some((argument_bytes, line_bytes)) = short_length(buffer) {
+            return Ok(Self { line_bytes, argument_bytes });
         }
-    };
-    match length.map(usize::try_from) {
-        Some(Ok(length)) if length <= BULK_BYTES_MAX => Ok(line.bytes + length + END_BYTES),
-        _ => Err(Unread::Invalid(ProtocolError::Length)),
+        let line = Line::read(buffer, ProtocolError::LengthTooLong)?;
+        let length = match line.text.split_first() {
+            Some((b'$', length)) => parse_i64(length),
+            other => {
+                return Err(Unread::Invalid(ProtocolError::NoBulk(other.map_or(b'\r', |(&first, _)| first))));
+            }
+        };
+        match length.map(usize::try_from) {
+            Some(Ok(argument_bytes)) if argument_bytes <= SWALLOWED_BYTES_MAX => {
+                Ok(Self { line_bytes: line.bytes, argument_bytes })
+            }
+            _ => Err(Unread::Invalid(ProtocolError::Length)),
+        }
     }
 }

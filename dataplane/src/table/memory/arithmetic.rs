@@ -20,7 +20,7 @@ impl MemoryTable {
         let Some(found) = self.find(now, hash, key) else {
             let Some((initial, expiry)) = request.initial else { return Reply::NotFound };
             let value = format(initial, &mut digits);
-            if key.len() + value.len() > self.item_bytes_max {
+            if !self.takes(key, value.len()) {
                 return Reply::TooLarge;
             }
             let meta = Meta { expiry, ..self.new_meta(now, request.new_cas) };
@@ -46,7 +46,7 @@ impl MemoryTable {
         let mut digits = [0; DIGITS_MAX];
         let Some(found) = self.find(now, hash, key) else {
             let value = format_signed(delta, &mut digits);
-            if key.len() + value.len() > self.item_bytes_max {
+            if !self.takes(key, value.len()) {
                 return Reply::TooLarge;
             }
             let meta = self.new_meta(now, None);
@@ -71,7 +71,7 @@ impl MemoryTable {
         key: &[u8],
         value: &[u8],
     ) -> Reply<'_> {
-        if key.len() + value.len() > self.item_bytes_max {
+        if !self.takes(key, value.len()) {
             return Reply::TooLarge;
         }
         let used = found.word.accessed(seconds(now));

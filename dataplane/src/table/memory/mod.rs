@@ -31,7 +31,7 @@ use std::sync::OnceLock;
 
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_micro_inline};
 
-use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{ITEM_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::memory::{MemoryError, Placement};
 use crate::request::{Item, Op, Recache, Reply, Request};
 use crate::table::{Hint, Submission, Table, TableStatistics};
@@ -59,8 +59,7 @@ const INDEX_LOAD_PERCENT: u64 = 90;
 pub struct MemoryTableConfig {
     /// Bytes of arena and index together.
     pub capacity_bytes: u64,
-    /// Largest item: key and value, in bytes; at most a value of [`VALUE_BYTES_MAX`] and a key of
-    /// [`KEY_BYTES_MAX`].
+    /// Largest item: key and value, in bytes; at most [`ITEM_BYTES_MAX`].
     pub item_bytes_max: u32,
     /// Mean bytes of key and value, which divides the capacity between arena and index. Smaller items than this fill
     /// the index before the arena (part of the arena then stays unused), larger ones leave part of the index
@@ -75,7 +74,7 @@ impl Default for MemoryTableConfig {
     fn default() -> Self {
         Self {
             capacity_bytes: 64 << 20,
-            item_bytes_max: 1 << 20,
+            item_bytes_max: ITEM_BYTES_MAX as u32,
             expected_item_bytes: EXPECTED_ITEM_BYTES_DEFAULT,
             placement: Placement::default(),
         }
@@ -235,6 +234,11 @@ impl MemoryTable {
     pub fn submit_hashed(&mut self, now: Now, hash: KeyHash, request: &Request<'_>) -> Submission<'_> {
         debug_assert!(hash == self.hash(request.key), "the hash is another key's");
         self.answer(now, hash, request)
+    }
+
+    /// Whether an item may be as large as this. A value that is joined from parts is one like others.
+    fn takes(&self, key: &[u8], value_bytes: usize) -> bool {
+        value_bytes <= VALUE_BYTES_MAX && key.len() + value_bytes <= self.item_bytes_max
     }
 
     /// Gets are inlined into whoever submits: a reply that is copied from frame to frame waits, each time, for the
@@ -407,7 +411,7 @@ struct Sizes {
 
 impl Sizes {
     fn of(config: &MemoryTableConfig) -> Result<Self, TableError> {
-        let item_bytes_limit = VALUE_BYTES_MAX + KEY_BYTES_MAX;
+        let item_bytes_limit = ITEM_BYTES_MAX;
         let &MemoryTableConfig { capacity_bytes, item_bytes_max, expected_item_bytes, .. } = config;
         if item_bytes_max == 0 || item_bytes_max as usize > item_bytes_limit {
             return Err(TableError::ItemSize { item_bytes_max, item_bytes_limit });

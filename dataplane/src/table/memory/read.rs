@@ -68,7 +68,7 @@ impl MemoryTable {
 
     /// An empty item, which the reader that made it is to fill.
     fn vivify(&mut self, now: Now, hash: KeyHash, key: &[u8], expiry: Expiry, get: &Get) -> Reply<'_> {
-        if key.len() > self.item_bytes_max {
+        if !self.takes(key, 0) {
             return Reply::TooLarge;
         }
         let meta = Meta { token_sent: true, expiry, ..self.new_meta(now, get.new_cas) };

@@ -242,10 +242,7 @@ impl Meta {
     /// The word of a record with this meta.
     pub(super) fn word(&self, key_bytes: usize, value_bytes: usize) -> Word {
         assert!((1..=KEY_BYTES_MAX).contains(&key_bytes), "a key of {key_bytes} bytes reached the log");
-        assert!(
-            value_bytes <= VALUE_BYTES_MAX + KEY_BYTES_MAX,
-            "a value of {value_bytes} bytes reached the log"
-        );
+        assert!(value_bytes <= VALUE_BYTES_MAX, "a value of {value_bytes} bytes reached the log");
         let is_long = value_bytes as u64 > mask(VALUE_BITS);
         let bits = key_bytes as u64
             | (value_bytes as u64 & mask(VALUE_BITS)) << VALUE_SHIFT

@@ -10,7 +10,7 @@ use crate::time::{Expiry, Now};
 impl MemoryTable {
     pub(super) fn store(&mut self, now: Now, hash: KeyHash, key: &[u8], store: &Store<'_>) -> Reply<'_> {
         let found = self.find(now, hash, key);
-        if key.len() + store.value.len() > self.item_bytes_max {
+        if !self.takes(key, store.value.len()) {
             // A client that could not set the new value must not go on reading the old one.
             if let (Some(found), StoreMode::Set, None) = (found, store.mode, store.compare_cas) {
                 self.remove(found);
@@ -44,7 +44,7 @@ impl MemoryTable {
         }
         let zeros = Self::offset_of(store.mode);
         let value_bytes = zeros + store.value.len();
-        if key.len() + value_bytes > self.item_bytes_max {
+        if !self.takes(key, value_bytes) {
             return Reply::TooLarge;
         }
         let meta = Meta { flags: meta.flags, expiry: meta.expiry, ..self.new_meta(now, store.new_cas) };
@@ -89,7 +89,7 @@ impl MemoryTable {
             StoreMode::Range { offset } => old_bytes.max(offset as usize + store.value.len()),
             StoreMode::Set | StoreMode::Add | StoreMode::Replace => store.value.len(),
         };
-        if key.len() + value_bytes > self.item_bytes_max {
+        if !self.takes(key, value_bytes) {
             return Reply::TooLarge;
         }
         let mut meta = self.new_meta(now, store.new_cas);
