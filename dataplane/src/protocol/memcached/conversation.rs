@@ -3,13 +3,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::session::Session;
-use super::stream::Stream;
+use super::stream::MemcachedStreams;
 use super::udp::{FRAME_HEADER_BYTES, FrameHeader, Memcached};
-use crate::limits::{MEMCACHED_DATAGRAM_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{ITEM_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX};
 use crate::metrics::WorkerMetrics;
-use crate::request::Origin;
-use crate::service::{Context, Datagram, Next, Output, Progress, Replies, Service, ServiceSetup, Via};
+use crate::service::{
+    Context, Datagram, Next, Output, Progress, Replies, Service, ServiceSetup, StreamService, Via,
+};
 use crate::table::Table;
 use crate::table::model::ModelTable;
 use crate::time::Now;
@@ -22,7 +22,7 @@ pub fn roomy_setup() -> ServiceSetup {
         workers: 1,
         reply_bytes_max: 4 << 20,
         connections_max: 16,
-        item_bytes_max: VALUE_BYTES_MAX + crate::limits::KEY_BYTES_MAX,
+        item_bytes_max: ITEM_BYTES_MAX,
         started: Now::default(),
     }
 }
@@ -49,7 +49,10 @@ impl Output for SendBuffer {
     }
 }
 
-/// A connection with a table of its own.
+/// The number of the one connection.
+const CONNECTION: usize = 0;
+
+/// A service with one connection to it, and a table of its own.
 #[derive(Debug)]
 pub struct Conversation<T> {
     /// What it works on.
@@ -58,24 +61,23 @@ pub struct Conversation<T> {
     pub metrics: WorkerMetrics,
     /// Nothing more is taken.
     pub closed: bool,
-    session: Session,
-    stream: Stream,
+    service: MemcachedStreams,
     output: SendBuffer,
-    item_bytes_max: usize,
     unread: Vec<u8>,
 }
 
 impl<T: Table> Conversation<T> {
     /// A conversation with `table`; the setup's largest reply is the size of its send buffer.
     pub fn new(table: T, setup: ServiceSetup) -> Self {
+        let mut service = MemcachedStreams::new(&setup);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 11211));
+        service.opened(CONNECTION, address, address);
         Self {
             table,
             metrics: WorkerMetrics::default(),
             closed: false,
-            session: Session::new(&setup),
-            stream: Stream::default(),
+            service,
             output: SendBuffer { bytes: Vec::new(), capacity: setup.reply_bytes_max },
-            item_bytes_max: setup.item_bytes_max,
             unread: Vec::new(),
         }
     }
@@ -87,14 +89,8 @@ impl<T: Table> Conversation<T> {
         let mut replies = Vec::new();
         while !self.closed {
             let mut context = Context { now, table: &mut self.table, metrics: &self.metrics };
-            let Progress { consumed, next } = self.stream.advance(
-                &mut self.session,
-                &mut context,
-                Origin(1),
-                self.item_bytes_max,
-                &self.unread,
-                &mut self.output,
-            );
+            let Progress { consumed, next } =
+                self.service.advance(&mut context, CONNECTION, &self.unread, &mut self.output);
             let room = self.output.room();
             self.unread.drain(..consumed);
             replies.append(&mut self.output.bytes);
@@ -113,6 +109,13 @@ impl<T: Table> Conversation<T> {
             }
         }
         replies
+    }
+}
+
+impl<T> Conversation<T> {
+    /// Bytes taken and not yet consumed.
+    pub fn unread_bytes(&self) -> usize {
+        self.unread.len()
     }
 }
 

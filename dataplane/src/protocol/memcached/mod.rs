@@ -8,6 +8,7 @@
 //! | [`classic`], [`meta`] | the arguments of the two command families |
 //! | [`reply`] | a bounded buffer and memcached's reply lines |
 //! | [`session`], [`statistics`] | carries out one command against a table |
+//! | [`binary`] | what a client of the binary protocol is told |
 //! | [`udp`] | the frame header, and the [`Service`](crate::service::Service) for datagrams |
 //! | [`stream`] | a connection's place in the protocol: messages off a receive buffer, replies onto a send buffer |
 //!
@@ -16,6 +17,7 @@
 //! source is memcached's `doc/protocol.txt`.
 
 pub mod base64;
+pub mod binary;
 pub mod classic;
 pub mod command;
 #[cfg(any(test, feature = "testbed"))]

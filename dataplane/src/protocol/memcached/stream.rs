@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 
+use super::binary;
 use super::command::{Command, Exptime, Get};
 use super::parse::{Incomplete, MESSAGE_BYTES_MAX, Parsed, line_bytes_max, parse};
 use super::reply::lines;
@@ -14,7 +15,7 @@ use super::session::{self, Executed, Session};
 use super::statistics::STATISTICS_BYTES_MAX;
 use super::token::{Line, Tokens};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::metrics::DropReason;
+use crate::metrics::{DropReason, OpKind};
 use crate::request::Origin;
 use crate::service::{Context, Next, Output, Progress, ServiceSetup, StreamService};
 
@@ -34,6 +35,7 @@ const STREAM_BYTES_MAX: usize = 32;
 const _: () = {
     assert!(size_of::<Stream>() <= STREAM_BYTES_MAX);
     assert!(OUTPUT_BYTES_MIN >= STATISTICS_BYTES_MAX);
+    assert!(OUTPUT_BYTES_MIN >= binary::REFUSAL_BYTES);
     // A meta reply repeats a key and an opaque, and tells six numbers.
     assert!(OUTPUT_BYTES_MIN >= 2 * KEY_BYTES_MAX + 4 * session::LINE_BYTES_MAX);
     assert!(OUTPUT_BYTES_ENOUGH >= VALUE_BYTES_MAX + 2 * KEY_BYTES_MAX + 4 * session::LINE_BYTES_MAX);
@@ -159,6 +161,9 @@ impl Stream {
         searched: usize,
         output: &mut impl Output,
     ) -> Step {
+        if input.first() == Some(&binary::REQUEST_MAGIC) {
+            return self.refuse_binary(server, input, output);
+        }
         let news = input.get(searched..).unwrap_or_default();
         if !news.contains(&b'\n') && input.len() < line_bytes_max(input) {
             self.place = Place::Message { searched: input.len() };
@@ -177,6 +182,21 @@ impl Stream {
                 Step::went(0)
             }
         }
+    }
+
+    /// Answers what begins as a request of the binary protocol, once its header is there, and reads no further.
+    #[cold]
+    fn refuse_binary(&mut self, server: &mut Server<'_, '_>, input: &[u8], output: &mut impl Output) -> Step {
+        let Some(header) = input.first_chunk() else {
+            return Step::waits(Next::Input { bytes: binary::HEADER_BYTES });
+        };
+        if output.room() < binary::REFUSAL_BYTES {
+            return Step::waits(Next::Room { bytes: binary::REFUSAL_BYTES });
+        }
+        server.context.metrics.requested(OpKind::Invalid, 1);
+        output.push(&binary::refusal(header));
+        self.place = Place::Closed;
+        Step::went(0)
     }
 
     /// Carries out a command; `message` is all of it, or what is left of the line of a read.
