@@ -12,14 +12,15 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 use super::app::{Reader, Stream};
 use super::{CLIENT_MAC, Node, SERVER_MAC, link};
 
+/// IP packets on their way to smoltcp and from it.
 #[derive(Default)]
-struct Queues {
-    received: VecDeque<Vec<u8>>,
-    sent: Vec<Vec<u8>>,
+pub(crate) struct Queues {
+    pub(crate) received: VecDeque<Vec<u8>>,
+    pub(crate) sent: Vec<Vec<u8>>,
 }
 
-struct Received(Vec<u8>);
-struct Sending<'a>(&'a mut Vec<Vec<u8>>);
+pub(crate) struct Received(Vec<u8>);
+pub(crate) struct Sending<'a>(&'a mut Vec<Vec<u8>>);
 
 impl RxToken for Received {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, consume: F) -> R {
