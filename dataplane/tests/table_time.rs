@@ -99,12 +99,12 @@ fn the_sweep_frees_what_expired_or_was_flushed_in_bounded_steps() {
     let sweep = |table: &mut MemoryTable, ms: &mut u64, until: u64| {
         let steps_max = 3 * u64::from(count) / u64::from(SWEEP_RECORDS_MAX);
         for _ in 0..steps_max {
-            let before = table.statistics().items;
+            let before = table.statistics().expirations;
             poll(table, *ms);
-            let found = before - table.statistics().items;
+            let found = table.statistics().expirations - before;
             assert!(found <= u64::from(SWEEP_RECORDS_MAX), "one step freed {found}");
             poll(table, *ms);
-            assert_eq!(table.statistics().items, before - found, "two steps within the interval");
+            assert_eq!(table.statistics().expirations, before + found, "two steps within the interval");
             *ms += step_ms;
         }
         assert_eq!(table.statistics().items, until);
@@ -113,8 +113,13 @@ fn the_sweep_frees_what_expired_or_was_flushed_in_bounded_steps() {
     sweep(&mut table, &mut ms, u64::from(count) / 2);
     assert_eq!(table.statistics().live_bytes, u64::from(count) / 2 * 64);
     submit(&mut table, ms, b"", Op::FlushAll { at_unix_ms: 0 });
-    assert_eq!(table.statistics().items, u64::from(count) / 2, "a flush touches no item");
+    let flushed = table.statistics();
+    assert_eq!((flushed.items, flushed.live_bytes), (0, 0), "what was flushed is not told");
+    assert_eq!(flushed.expirations, u64::from(count) / 2, "a flush touches no item");
+    assert!(flushed.used_bytes > 0);
+    table.verify();
     sweep(&mut table, &mut ms, 0);
+    assert_eq!(table.statistics().expirations, u64::from(count));
     assert_eq!(table.statistics().used_bytes, 0, "room is free once the sweep has passed");
 }
 

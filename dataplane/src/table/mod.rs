@@ -20,7 +20,7 @@ pub enum Submission<'t> {
 /// What is in a table, for `stats`, `status` and metrics. All counts are since start unless they say "live".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableStatistics {
-    /// Items live now (expired ones count until they are found or evicted).
+    /// Items live now (expired ones count until they are found or evicted, flushed ones no more).
     pub items: u64,
     /// Items ever stored.
     pub items_total: u64,

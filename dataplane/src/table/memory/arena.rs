@@ -148,7 +148,12 @@ impl Arena {
     #[inline]
     pub(super) fn is_gone(&self, offset: usize, word: Word, now: Now) -> bool {
         (word.has_expiry() && record::expiry(self.at(offset), word).has_passed(now))
-            || self.log(self.generation(offset)).is_flushed(offset)
+            || self.is_flushed(offset)
+    }
+
+    /// True when the item at this offset was flushed.
+    pub(super) fn is_flushed(&self, offset: usize) -> bool {
+        self.log(self.generation(offset)).is_flushed(offset)
     }
 
     /// Takes room for a record of so many bytes from a log in which it fits.

@@ -139,6 +139,9 @@ struct Counts {
     items: u64,
     items_total: u64,
     live_bytes: u64,
+    /// Of these items and bytes, those that were flushed and not taken out yet: nobody is told of them.
+    flushed_items: u64,
+    flushed_bytes: u64,
     evictions: u64,
     evictions_unfetched: u64,
     evictions_index: u64,
@@ -314,6 +317,10 @@ impl MemoryTable {
     /// Takes an item out of index and arena.
     fn remove(&mut self, found: Found) {
         self.index.clear(found.slot);
+        if self.arena.is_flushed(found.offset) {
+            self.counts.flushed_items -= 1;
+            self.counts.flushed_bytes -= found.word.payload_bytes() as u64;
+        }
         self.count_gone(found.word);
         self.arena.kill(found.offset, found.word);
     }
@@ -390,9 +397,9 @@ impl Table for MemoryTable {
 
     fn statistics(&self) -> TableStatistics {
         TableStatistics {
-            items: self.counts.items,
+            items: self.counts.items - self.counts.flushed_items,
             items_total: self.counts.items_total,
-            live_bytes: self.counts.live_bytes,
+            live_bytes: self.counts.live_bytes - self.counts.flushed_bytes,
             used_bytes: self.arena.used_bytes() as u64,
             capacity_bytes: self.capacity_bytes,
             evictions: self.counts.evictions,

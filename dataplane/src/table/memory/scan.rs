@@ -9,6 +9,10 @@ use crate::time::Now;
 /// Tags there are, 0 included.
 const TAGS: usize = 256;
 
+/// Steps over blocks of the index that a scan takes in the time of a key: what they cost when they find nothing is a walk
+/// over some neighbouring cache lines, where a key costs one anywhere, and its part of a reply.
+const SCAN_STEPS_PER_KEY: usize = 8;
+
 /// Blocks of the index that are looked at for a key at random before the table is taken for nearly empty.
 const RANDOM_BLOCKS_MAX: usize = 64;
 
@@ -25,17 +29,26 @@ impl MemoryTable {
         budget: usize,
         visit: &mut dyn FnMut(&[u8], Item<'_>),
     ) -> u64 {
-        // One step visits a block's keys with tags in a range as wide as the budget asks for.
-        let tags = (TAGS * budget / self.index.block_slots()).clamp(1, TAGS) as u64;
+        // One step visits the rest of a block, if that is no more than the budget asks for, or its keys with tags in a
+        // range that has about as many when the block is full.
+        let tags = (TAGS.saturating_mul(budget) / self.index.block_slots()).clamp(1, TAGS) as u64;
+        let budget_steps = budget.saturating_mul(SCAN_STEPS_PER_KEY);
         let blocks = u64::from(self.index.blocks());
         let mut cursor = cursor;
-        let mut spent = 0;
+        let mut spent_steps = 0;
         while cursor / (TAGS as u64) < blocks {
             let (block, tag) = (cursor / TAGS as u64, cursor % TAGS as u64);
-            let last = (tag + tags - 1).min(u64::from(u8::MAX));
+            let left = self
+                .index
+                .block(block as u32)
+                .flat_map(|bucket| self.index.entries_tagged(bucket, tag as u8..=u8::MAX));
+            let last = match left.take(budget.saturating_add(1)).count() <= budget {
+                true => u64::from(u8::MAX),
+                false => (tag + tags - 1).min(u64::from(u8::MAX)),
+            };
             for bucket in self.index.block(block as u32) {
                 for (_, position) in self.index.entries_tagged(bucket, tag as u8..=last as u8) {
-                    spent += 1;
+                    spent_steps += SCAN_STEPS_PER_KEY;
                     let offset = self.arena.offset(position);
                     let word = self.arena.word(offset);
                     if self.is_hidden(offset, word, now) {
@@ -48,10 +61,9 @@ impl MemoryTable {
                     );
                 }
             }
-            // A step costs the walk over its block even when it finds nothing.
-            spent += 1;
+            spent_steps += 1;
             cursor = block * TAGS as u64 + last + 1;
-            if spent >= budget {
+            if spent_steps >= budget_steps {
                 return if cursor / (TAGS as u64) < blocks { cursor } else { 0 };
             }
         }
@@ -61,7 +73,7 @@ impl MemoryTable {
     /// [`Table::random_key`](crate::table::Table::random_key): some key of a block at random. In a table with fewer keys
     /// than blocks, where that may take long, one of the oldest.
     pub(super) fn key_at_random(&self, now: Now, random: u64) -> Option<&[u8]> {
-        if self.counts.items == 0 {
+        if self.counts.items == self.counts.flushed_items {
             return None;
         }
         let blocks = self.index.blocks();

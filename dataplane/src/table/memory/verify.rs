@@ -11,6 +11,7 @@ impl MemoryTable {
     /// proportion to the table.
     pub fn verify(&self) {
         let (mut items, mut live_bytes, mut expiring) = (0, 0, 0);
+        let (mut flushed_items, mut flushed_bytes) = (0, 0);
         for generation in [Generation::Probation, Generation::Main] {
             let log = self.arena.log(generation);
             let mut dead_bytes = 0;
@@ -31,6 +32,10 @@ impl MemoryTable {
                         items += 1;
                         live_bytes += word.payload_bytes() as u64;
                         expiring += u64::from(word.has_expiry());
+                        if self.arena.is_flushed(offset) {
+                            flushed_items += 1;
+                            flushed_bytes += word.payload_bytes() as u64;
+                        }
                     }
                 }
                 at += span as u64;
@@ -45,6 +50,8 @@ impl MemoryTable {
         assert_eq!(entries as u64, items, "the index has entries without a live record");
         assert_eq!(self.counts.items, items, "items were miscounted");
         assert_eq!(self.counts.live_bytes, live_bytes, "live bytes were miscounted");
+        assert_eq!(self.counts.flushed_items, flushed_items, "flushed items were miscounted");
+        assert_eq!(self.counts.flushed_bytes, flushed_bytes, "flushed bytes were miscounted");
         assert_eq!(self.expiring, expiring, "expiring items were miscounted");
         assert!(self.counts.live_bytes <= self.arena.used_bytes() as u64);
         assert!((self.arena.used_bytes() + self.index.bytes()) as u64 <= self.capacity_bytes);

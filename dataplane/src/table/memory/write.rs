@@ -214,6 +214,8 @@ impl MemoryTable {
         if now.unix_ms >= self.flush_at_unix_ms {
             self.flush_at_unix_ms = u64::MAX;
             self.arena.flush();
+            self.counts.flushed_items = self.counts.items;
+            self.counts.flushed_bytes = self.counts.live_bytes;
         }
     }
 
