@@ -134,7 +134,10 @@ impl Error<'_> {
             }
             Error::Word(before, word, after) => {
                 output.push(before.as_bytes());
-                push_word(output, word, REPEATED_BYTES_MAX);
+                // Line ends at the end of an error are nothing.
+                let end =
+                    word.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+                push_word(output, if after.is_empty() { &word[..end] } else { word }, REPEATED_BYTES_MAX);
                 output.push(after.as_bytes());
             }
         }

@@ -50,7 +50,7 @@ pub(super) fn rename<'a>(exchange: &mut Exchange<'_>, mut arguments: Arguments<'
     let renamed = from != to && {
         let mode = if only_new { StoreMode::Add } else { StoreMode::Set };
         let store = Store { mode, flags, expiry, ..Store::set(value) };
-        match exchange.shard.submit(to, Op::Store(store))? {
+        match exchange.shard.store(to, store)? {
             Reply::Stored { .. } => true,
             Reply::NotStored => false,
             other => return Err(refusal(&other)),

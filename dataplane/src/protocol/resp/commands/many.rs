@@ -131,7 +131,7 @@ fn check_pairs<'a>(exchange: &Exchange<'_>, mut pairs: Arguments<'a>) -> Outcome
 /// Stores every pair. A table that finds no room for one, after all it could evict, has kept those before it.
 fn store<'a>(exchange: &mut Exchange<'_>, mut pairs: Arguments<'a>) -> Outcome<'a> {
     while let Some((key, value)) = pairs.next_pair() {
-        match exchange.shard.submit(key, Op::Store(Store::set(value)))? {
+        match exchange.shard.store(key, Store::set(value))? {
             Reply::Stored { .. } => {}
             other => return Err(refusal(&other)),
         }

@@ -23,7 +23,7 @@ use super::spec::{Command, Spec, find};
 use super::text::{Measure, Text};
 use crate::limits::KEY_BYTES_MAX;
 use crate::metrics::WorkerMetrics;
-use crate::request::{Item, Op, Origin, Reply, Request};
+use crate::request::{Item, Op, Origin, Reply, Request, Store};
 use crate::service::{Context, Output};
 use crate::table::{Submission, Table};
 use crate::time::Now;
@@ -60,6 +60,8 @@ struct Shard<'e> {
     table: &'e mut (dyn Table + 'e),
     now: Now,
     origin: Origin,
+    /// Largest item it takes.
+    item_bytes_max: usize,
 }
 
 impl Shard<'_> {
@@ -70,6 +72,15 @@ impl Shard<'_> {
             Submission::Done(reply) => Ok(reply),
             Submission::Pending => Err(texts::PENDING.into()),
         }
+    }
+
+    /// Hands over a store whose value is all of the item's. One that is too large leaves what is there alone; the table
+    /// itself, as memcached does, would let that go.
+    fn store<'f>(&mut self, key: &[u8], store: Store<'_>) -> Result<Reply<'_>, Failure<'f>> {
+        if key.len() + store.value.len() > self.item_bytes_max {
+            return Err(texts::STRING_TOO_LONG.into());
+        }
+        self.submit(key, Op::Store(store))
     }
 
     /// Looks at an item without using it.
@@ -105,7 +116,8 @@ impl<'e> Exchange<'e> {
         // For no longer than the exchange.
         let output: &'e mut (dyn Output + 'e) = output;
         let reply = Encoder::new(output, client.version);
-        let shard = Shard { table: &mut *context.table, now: context.now, origin };
+        let item_bytes_max = worker.item_bytes_max;
+        let shard = Shard { table: &mut *context.table, now: context.now, origin, item_bytes_max };
         Self { shard, metrics: context.metrics, worker, client, spec, reply }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn incrbyfloat<'a>(exchange: &mut Exchange<'_>, mut arguments: Argume
     let mut text = [0; TEXT_BYTES_MAX];
     let text = sum.format(&mut text);
     let store = Store { keep_expiry: true, flags, ..Store::set(text) };
-    match exchange.shard.submit(key, Op::Store(store))? {
+    match exchange.shard.store(key, store)? {
         Reply::Stored { .. } => exchange.reply.bulk(text),
         other => return Err(refusal(&other)),
     }

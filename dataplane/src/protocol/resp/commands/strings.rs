@@ -47,7 +47,7 @@ pub(super) fn set<'a>(exchange: &mut Exchange<'_>, mut arguments: Arguments<'a>)
     let old_bytes_max = options.get.then(|| exchange.bulk_bytes_max());
     let store =
         Store { mode: options.mode, expiry, keep_expiry: options.keep, old_bytes_max, ..Store::set(value) };
-    match exchange.shard.submit(key, Op::Store(store))? {
+    match exchange.shard.store(key, store)? {
         Reply::Stored { .. } if !options.get => exchange.reply.ok(),
         Reply::Stored { .. } | Reply::NotStored => exchange.reply.null(),
         Reply::Value(item) => exchange.reply.bulk(item.value),
@@ -59,7 +59,7 @@ pub(super) fn set<'a>(exchange: &mut Exchange<'_>, mut arguments: Arguments<'a>)
 pub(super) fn setnx<'a>(exchange: &mut Exchange<'_>, mut arguments: Arguments<'a>) -> Outcome<'a> {
     let key = next_key(&mut arguments)?;
     let store = Store { mode: StoreMode::Add, ..Store::set(next(&mut arguments)) };
-    match exchange.shard.submit(key, Op::Store(store))? {
+    match exchange.shard.store(key, store)? {
         Reply::Stored { .. } => exchange.reply.integer(1),
         Reply::NotStored => exchange.reply.integer(0),
         other => return Err(refusal(&other)),
@@ -74,7 +74,7 @@ pub(super) fn setex<'a>(exchange: &mut Exchange<'_>, mut arguments: Arguments<'a
     let lifetime = Lifetime { text: next(&mut arguments), unit_ms, relative: true };
     let expiry = lifetime.expiry(exchange.shard.now, exchange.spec.name)?;
     let store = Store { expiry, ..Store::set(next(&mut arguments)) };
-    match exchange.shard.submit(key, Op::Store(store))? {
+    match exchange.shard.store(key, store)? {
         Reply::Stored { .. } => exchange.reply.ok(),
         other => return Err(refusal(&other)),
     }
@@ -85,7 +85,7 @@ pub(super) fn getset<'a>(exchange: &mut Exchange<'_>, mut arguments: Arguments<'
     let key = next_key(&mut arguments)?;
     let old_bytes_max = Some(exchange.bulk_bytes_max());
     let store = Store { old_bytes_max, ..Store::set(next(&mut arguments)) };
-    match exchange.shard.submit(key, Op::Store(store))? {
+    match exchange.shard.store(key, store)? {
         Reply::Value(item) => exchange.reply.bulk(item.value),
         Reply::Stored { .. } => exchange.reply.null(),
         other => return Err(refusal(&other)),
