@@ -1,14 +1,18 @@
 //! The protocol against a real memcached: the same commands to both, the same replies from both, but for what
 //! `docs/memcached.md` lists, and that is asked of both too.
 
+mod differential_support;
 mod memcached_support;
 
+use dataplane::port::sim::Random;
 use dataplane::protocol::memcached::conversation::{Conversation, DatagramConversation, roomy_setup};
 use dataplane::table::model::ModelTable;
 use dataplane::time::Now;
 use memcached_support::compare::normalised;
-use memcached_support::generate::{Random, Step, step};
-use memcached_support::server::{DatagramClient, MARK, RealMemcached, Release, StreamClient, before_mark};
+use memcached_support::deviations::DEVIATIONS;
+use memcached_support::generate::{Step, step};
+use memcached_support::known::KNOWN;
+use memcached_support::server::{DatagramClient, MARK, RealMemcached, StreamClient, before_mark};
 
 /// An item's CAS out of what `me` says of it, which leaves the item as it is.
 fn cas_of(debug: &[u8]) -> u64 {
@@ -41,7 +45,7 @@ fn compare(
     fits: impl Fn(&Step) -> bool,
 ) {
     for seed in seeds {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut history = Vec::new();
         assert_eq!(theirs(b"flush_all\r\n"), ours(b"flush_all\r\n"));
         for _ in 0..120 {
@@ -87,120 +91,10 @@ fn generated_datagrams_get_the_replies_of_memcached() {
 fn known_commands_get_the_known_replies_from_both() {
     let long_key = "k".repeat(250);
     let too_long_key = "k".repeat(251);
-    let scripts: &[(&str, &str)] = &[
-        ("set a 5 0 3\r\nabc\r\n", "STORED\r\n"),
-        ("get a\r\n", "VALUE a 5 3\r\nabc\r\nEND\r\n"),
-        ("get a nope a\r\n", "VALUE a 5 3\r\nabc\r\nVALUE a 5 3\r\nabc\r\nEND\r\n"),
-        ("get\r\n", "ERROR\r\n"),
-        ("gat\r\n", "ERROR\r\n"),
-        ("gat x a\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
-        ("gat 0\r\n", "END\r\n"),
-        ("set a 0 0 3\r\nabcd\r\n", "CLIENT_ERROR bad data chunk\r\nERROR\r\n"),
-        ("get a\r\n", "VALUE a 5 3\r\nabc\r\nEND\r\n"),
-        ("set a 0 0 -1\r\n", "CLIENT_ERROR bad command line format\r\n"),
-        ("set a 0 0 2147483646\r\n", "CLIENT_ERROR bad command line format\r\n"),
-        ("set a 0 0 x noreply\r\n", ""),
-        ("set a 0 0\r\n", "ERROR\r\n"),
-        ("set a 0 0 1 noreply extra\r\n", "ERROR\r\n"),
-        ("set a 0 0 1 unknown\r\nx\r\n", "STORED\r\n"),
-        ("set a 0 -1 1\r\nx\r\n", "STORED\r\n"),
-        ("get a\r\n", "END\r\n"),
-        ("set a 4294967295 0 0\r\n\r\n", "STORED\r\n"),
-        ("mg a f v s t\r\n", "VA 0 f4294967295 s0 t-1\r\n\r\n"),
-        ("incr a 1\r\n", "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"),
-        ("incr a -1\r\n", "CLIENT_ERROR invalid numeric delta argument\r\n"),
-        ("incr a 99999999999999999999\r\n", "CLIENT_ERROR invalid numeric delta argument\r\n"),
-        ("set n 0 0 20\r\n18446744073709551615\r\n", "STORED\r\n"),
-        ("incr n 2\r\n", "1\r\n"),
-        ("decr n 5\r\n", "0\r\n"),
-        ("set n 0 0 2\r\n99\r\n", "STORED\r\n"),
-        ("incr n 1\r\n", "100\r\n"),
-        ("get n\r\n", "VALUE n 0 3\r\n100\r\nEND\r\n"),
-        ("incr nope 1\r\n", "NOT_FOUND\r\n"),
-        ("cas nope 0 0 1 5\r\nx\r\n", "NOT_FOUND\r\n"),
-        ("cas a 0 0 1 0\r\nx\r\n", "EXISTS\r\n"),
-        ("delete a 5\r\n", "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n"),
-        ("delete a 0\r\n", "DELETED\r\n"),
-        ("delete a\r\n", "NOT_FOUND\r\n"),
-        ("touch a 5\r\n", "NOT_FOUND\r\n"),
-        ("touch a x\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
-        ("verbosity 0\r\n", "OK\r\n"),
-        ("verbosity\r\n", "ERROR\r\n"),
-        ("verbosity x\r\n", "CLIENT_ERROR bad command line format\r\n"),
-        ("flush_all x\r\n", "CLIENT_ERROR invalid exptime argument\r\n"),
-        ("flush_all noreply\r\n", ""),
-        ("flush_all 0 noreply\r\n", ""),
-        ("flush_all -5\r\n", "OK\r\n"),
-        ("shutdown\r\n", "ERROR: shutdown not enabled\r\n"),
-        ("stats reset\r\n", "RESET\r\n"),
-        ("stats nonsense\r\n", "ERROR\r\n"),
-        ("stats detail\r\n", "CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
-        ("\r\n", "ERROR\r\n"),
-        ("\n", "ERROR\r\n"),
-        ("mx\r\n", "ERROR\r\n"),
-        ("mg\r\n", "ERROR\r\n"),
-        ("ms\r\n", "ERROR\r\n"),
-        ("ms a\r\n", "CLIENT_ERROR bad command line format\r\n"),
-        ("ms a x\r\n", "CLIENT_ERROR bad command line format\r\n"),
-        ("ms a S1\r\n", "CLIENT_ERROR bad command line format\r\n"),
-        ("me\r\n", "CLIENT_ERROR bad command line format\r\n"),
-        ("me nope\r\n", "EN\r\n"),
-        ("mg nope v\r\n", "EN\r\n"),
-        ("mg nope v q\r\n", ""),
-        ("mg nope k Oxy v\r\n", "EN knope Oxy\r\n"),
-        ("mg Zm9v b k\r\n", "EN kZm9v b\r\n"),
-        ("mg a! b\r\n", "CLIENT_ERROR error decoding key\r\n"),
-        ("mg a v v\r\n", "CLIENT_ERROR duplicate flag\r\n"),
-        ("mg a !\r\n", "CLIENT_ERROR invalid flag\r\n"),
-        ("mg a Tx\r\n", "CLIENT_ERROR bad token in command line format\r\n"),
-        ("mg a Oaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n", "CLIENT_ERROR opaque token too long\r\n"),
-        ("ms a 2 Oaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nhi\r\n", "CLIENT_ERROR opaque token too long\r\n"),
-        ("ms a 2 MX\r\nhi\r\n", "CLIENT_ERROR invalid mode for ms M token\r\n"),
-        ("ms a 2 MXX\r\nhi\r\n", "CLIENT_ERROR incorrect length for M token\r\n"),
-        ("ms a 2 Fx\r\nhi\r\n", "CLIENT_ERROR bad command line format\r\n"),
-        ("ms a 2 q\r\nhi!\r\n", "CLIENT_ERROR bad data chunk\r\nERROR\r\n"),
-        ("ma a !\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
-        ("md a !\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
-        ("ma a MX\r\n", "CLIENT_ERROR invalid mode for ma M token\r\n"),
-        ("ma a Dx\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
-        ("ma a N0 J13 v\r\n", "VA 2\r\n13\r\n"),
-        ("ma a D30 v\r\n", "VA 2\r\n43\r\n"),
-        ("ma a MD D13 v q\r\n", ""),
-        ("ma a\r\n", "HD\r\n"),
-        ("mg a v\r\n", "VA 2\r\n31\r\n"),
-        ("mg v N30 t v\r\n", "VA 0 t30 W\r\n\r\n"),
-        ("mg v v\r\n", "VA 0 Z\r\n\r\n"),
-        ("get v\r\n", "VALUE v 0 0\r\n\r\nEND\r\n"),
-        ("ms s 3 T90\r\nabc\r\n", "HD\r\n"),
-        ("mg s v R30\r\n", "VA 3\r\nabc\r\n"),
-        ("mg s v R100\r\n", "VA 3 W\r\nabc\r\n"),
-        ("mg s v R100\r\n", "VA 3 Z\r\nabc\r\n"),
-        ("md s I T60\r\n", "HD\r\n"),
-        ("get s\r\n", "VALUE s 0 3\r\nabc\r\nEND\r\n"),
-        ("mg s v\r\n", "VA 3 X W\r\nabc\r\n"),
-        ("mg s v\r\n", "VA 3 Z X\r\nabc\r\n"),
-        ("ms s 3 I C1\r\nold\r\n", "HD\r\n"),
-        ("mg s v\r\n", "VA 3 Z X\r\nold\r\n"),
-        ("ms s 3\r\nnew\r\n", "HD\r\n"),
-        ("mg s v\r\n", "VA 3\r\nnew\r\n"),
-        ("ms s 3 C1\r\nbad\r\n", "EX\r\n"),
-        ("ms nope 3 C1 c k\r\nbad\r\n", "NF c0 knope\r\n"),
-        ("ms s 2 ME q\r\nno\r\n", "NS\r\n"),
-        ("ms s 2 MA q\r\n+1\r\n", ""),
-        ("ms s 2 MP C0\r\n0+\r\n", "HD\r\n"),
-        ("get s\r\n", "VALUE s 0 7\r\n0+new+1\r\nEND\r\n"),
-        ("ms nope 2 MA\r\nxx\r\n", "NS\r\n"),
-        ("ms nope 2 MR\r\nxx\r\n", "NS\r\n"),
-        ("md s q C1\r\n", "EX\r\n"),
-        ("md s q\r\n", ""),
-        ("md s q Ox k\r\n", "NF Ox ks\r\n"),
-        ("mn with words\r\n", "MN\r\n"),
-        ("noreply\r\n", "ERROR\r\n"),
-    ];
     let server = RealMemcached::start();
     let mut client = StreamClient::connect(&server);
     let mut ours = Ours::new();
-    for &(bytes, expected) in scripts {
+    for &(bytes, expected) in KNOWN {
         let theirs = client.ask(bytes.as_bytes());
         assert_eq!(String::from_utf8_lossy(&theirs), expected, "memcached, asked {bytes:?}");
         let ours = ours.ask(bytes.as_bytes());
@@ -229,130 +123,6 @@ fn known_commands_get_the_known_replies_from_both() {
         );
     }
 }
-
-/// `get a <251 bytes>`
-const TOO_LONG_KEY_SECOND: &str = concat!(
-    "get a ",
-    "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk",
-    "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk",
-    "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk",
-    "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk",
-    "\r\n"
-);
-
-/// A release that no memcached has yet: the difference is in every one looked at.
-const NONE_YET: Release = Release([u32::MAX; 3]);
-
-/// Where we differ, on purpose: what it is, the commands, their last reply, ours, and the release from which on
-/// memcached answers as we do.
-const DEVIATIONS: &[(&str, &[&str], &str, &str, Release)] = &[
-    (
-        "a refused store's value is swallowed, not taken for commands",
-        &["set a x 0 5\r\nhello\r\n"],
-        "CLIENT_ERROR bad command line format\r\nERROR\r\n",
-        "CLIENT_ERROR bad command line format\r\n",
-        Release([1, 6, 40]),
-    ),
-    (
-        "a read with a bad key reads nothing",
-        &["set a 0 0 1\r\nx\r\n", TOO_LONG_KEY_SECOND, "mg a h\r\n"],
-        "HD h1\r\n",
-        "HD h0\r\n",
-        NONE_YET,
-    ),
-    (
-        "numbers that do not fit are refused, not cut to 32 bits",
-        &["set a 4294967297 0 1\r\nx\r\n", "get a\r\n"],
-        "VALUE a 1 1\r\nx\r\nEND\r\n",
-        "END\r\n",
-        NONE_YET,
-    ),
-    (
-        "an expiry beyond 2038 is one, and does not wrap around",
-        &["set a 0 4294967295 1\r\nx\r\n", "get a\r\n"],
-        "END\r\n",
-        "VALUE a 0 1\r\nx\r\nEND\r\n",
-        NONE_YET,
-    ),
-    (
-        "a shrinking number is not padded with spaces",
-        &["set n 0 0 2\r\n10\r\n", "decr n 1\r\n", "get n\r\n"],
-        "VALUE n 0 2\r\n9 \r\nEND\r\n",
-        "VALUE n 0 1\r\n9\r\nEND\r\n",
-        NONE_YET,
-    ),
-    (
-        "a number is digits and nothing else",
-        &["set n 0 0 3\r\n+1 \r\n", "incr n 1\r\n"],
-        "2\r\n",
-        "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
-        NONE_YET,
-    ),
-    (
-        "a flush to come does not bring back what an earlier flush took",
-        &["set a 0 0 1\r\nx\r\n", "flush_all\r\n", "flush_all 100\r\n", "get a\r\n"],
-        "VALUE a 0 1\r\nx\r\nEND\r\n",
-        "END\r\n",
-        NONE_YET,
-    ),
-    (
-        "a number that grows keeps its marks",
-        &["set n 0 0 1\r\n9\r\n", "get n\r\n", "incr n 1\r\n", "mg n h\r\n"],
-        "HD h0\r\n",
-        "HD h1\r\n",
-        NONE_YET,
-    ),
-    (
-        "control characters are no part of a key",
-        &["set a\tb 0 0 1\r\nx\r\n", "get a\tb\r\n"],
-        "VALUE a\tb 0 1\r\nx\r\nEND\r\n",
-        "CLIENT_ERROR bad command line format\r\n",
-        NONE_YET,
-    ),
-    (
-        "t tells the expiry after T, wherever T stands",
-        &["set a 0 100 1\r\nx\r\n", "mg a t T0\r\n"],
-        "HD t100\r\n",
-        "HD t-1\r\n",
-        NONE_YET,
-    ),
-    (
-        "only canonical base64 is a key",
-        &["mg Zh== b k\r\n"],
-        "EN kZg== b\r\n",
-        "CLIENT_ERROR error decoding key\r\n",
-        NONE_YET,
-    ),
-    (
-        "k repeats the key as the request had it",
-        &["ms Zm9v 1 b\r\nx\r\n", "mg foo k\r\n"],
-        "HD kZm9v b\r\n",
-        "HD kfoo\r\n",
-        NONE_YET,
-    ),
-    (
-        "ma with q is quiet about a created number",
-        &["delete n\r\n", "ma n N0 q\r\n"],
-        "HD\r\n",
-        "",
-        Release([1, 6, 40]),
-    ),
-    (
-        "the flags of newer releases are known",
-        &["set a 0 0 1\r\nx\r\n", "ms a 1 E77 c\r\ny\r\n"],
-        "CLIENT_ERROR invalid flag\r\n",
-        "HD c77\r\n",
-        Release([1, 6, 27]),
-    ),
-    ("there is nothing to tune", &["lru tune 10 25 0.1 2.0\r\n"], "OK\r\n", "ERROR\r\n", NONE_YET),
-    (
-        "items are not dumped",
-        &["stats cachedump 1\r\n"],
-        "CLIENT_ERROR bad command line\r\n",
-        "CLIENT_ERROR stats cachedump not allowed\r\n",
-        NONE_YET,
-    ),
-];
 
 #[test]
 fn the_deviations_are_exactly_these() {

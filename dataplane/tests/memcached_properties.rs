@@ -1,5 +1,6 @@
 //! What holds of the protocol for every input: messages whole, cut, in pieces, and not messages at all.
 
+mod differential_support;
 #[path = "memcached_support/generate.rs"]
 mod generate;
 
@@ -7,6 +8,7 @@ use dataplane::limits::{
     KEY_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX, MEMCACHED_DATAGRAM_KEYS_MAX, VALUE_BYTES_MAX,
 };
 use dataplane::metrics::{DropReason, OpKind};
+use dataplane::port::sim::Random;
 use dataplane::protocol::memcached::command::{Command, Exptime};
 use dataplane::protocol::memcached::conversation::{
     CollectedReplies, Conversation, DatagramConversation, reassemble, roomy_setup,
@@ -19,7 +21,7 @@ use dataplane::service::{Service, ServiceSetup};
 use dataplane::table::memory::{MemoryTable, MemoryTableConfig};
 use dataplane::table::model::ModelTable;
 use dataplane::time::Now;
-use generate::{Random, step};
+use generate::step;
 use proptest::prelude::*;
 
 const NOW: Now = Now { monotonic_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
@@ -27,7 +29,7 @@ const ITEM_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX;
 
 /// A generated command, with 1 for every CAS.
 fn command_of(seed: u64) -> Vec<u8> {
-    step(&mut Random(seed)).bytes(|_| 1)
+    step(&mut Random::new(seed)).bytes(|_| 1)
 }
 
 /// Bytes that look like the protocol often enough to get past its first checks.

@@ -1,9 +1,11 @@
 //! What holds of RESP's commands whatever the bytes, the pieces and the room, and what no Redis can be asked.
 
+mod differential_support;
 mod resp_support;
 
 use dataplane::memory::Placement;
 use dataplane::metrics::{DropReason, OpKind, WorkerMetrics};
+use dataplane::port::sim::Random;
 use dataplane::protocol::resp::catalogue::COMMANDS;
 use dataplane::protocol::resp::connection::{OUTPUT_BYTES_ENOUGH, OUTPUT_BYTES_MIN};
 use dataplane::protocol::resp::conversation::{Conversation, SendBuffer, roomy_setup};
@@ -15,7 +17,7 @@ use dataplane::table::model::ModelTable;
 use dataplane::table::{Submission, Table};
 use dataplane::time::{Expiry, Now};
 use proptest::prelude::*;
-use resp_support::generate::{Random, command};
+use resp_support::generate::command;
 use resp_support::request;
 
 const NOW: Now = Now { monotonic_ns: 5_000_000_000, unix_ms: 1_700_000_000_000 };
@@ -44,7 +46,7 @@ fn flags_of(table: &mut dyn Table, key: &str) -> Option<u32> {
 
 /// Commands, pipelined.
 fn pipeline(seed: u64, count: usize) -> Vec<u8> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     // The numbers of random keys are the session's.
     (0..count).map(|_| command(&mut random)).flat_map(|words| request(&words)).collect()
 }
@@ -270,17 +272,32 @@ fn a_table_of_small_items_says_so_before_it_stores_any() {
     let mut conversation = Conversation::new(MemoryTable::new(config).expect("a table"), &setup);
     let (value, refusal) =
         ("x".repeat(1000), "-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n");
-    for line in [
+    let lines = [
         "SET a V",
+        "SETEX a 100 V",
         "MSET b 1 a V",
         "MSETNX b 1 a V",
         "SETRANGE a 990 12345678901",
         "APPEND a V",
         "GETSET a V",
-    ] {
+    ];
+    for line in lines {
         assert_eq!(say(&mut conversation, &line.replace('V', &value)), refusal, "{line}");
     }
     assert_eq!(say(&mut conversation, "DBSIZE"), ":0\r\n", "nothing was stored");
+    // What was there before stays, unlike with memcached.
+    assert_eq!(say(&mut conversation, "SET a before"), "+OK\r\n");
+    for line in lines.into_iter().filter(|line| !line.starts_with("MSETNX")) {
+        assert_eq!(say(&mut conversation, &line.replace('V', &value)), refusal, "{line}");
+        assert_eq!(say(&mut conversation, "GET a"), "$6\r\nbefore\r\n", "{line}");
+    }
+    // The same under a longer name.
+    let long = "k".repeat(250);
+    assert_eq!(say(&mut conversation, &format!("SET b {}", "x".repeat(900))), "+OK\r\n");
+    assert_eq!(say(&mut conversation, &format!("SET {long} before")), "+OK\r\n");
+    assert_eq!(say(&mut conversation, &format!("RENAME b {long}")), refusal);
+    assert_eq!(say(&mut conversation, &format!("GET {long}")), "$6\r\nbefore\r\n");
+    assert_eq!(say(&mut conversation, "STRLEN b"), ":900\r\n");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a stream of RESP may send and how much of it is kept: every bound as a client sees it, with the daemon's default
 //! limits.
 
+mod differential_support;
 mod resp_support;
 
 use dataplane::config::TableConfig;

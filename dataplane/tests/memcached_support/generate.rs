@@ -3,30 +3,9 @@
 //! The sequences leave out what `docs/memcached.md` lists as different; the differential test asks those cases
 //! one by one.
 
-/// splitmix64: small, and the same everywhere.
-pub(crate) struct Random(pub(crate) u64);
+use dataplane::port::sim::Random;
 
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    pub(crate) fn one_in(&mut self, bound: usize) -> bool {
-        self.below(bound) == 0
-    }
-
-    pub(crate) fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
-        from[self.below(from.len())]
-    }
-}
+use crate::differential_support::choose::Choose as _;
 
 /// A command, with a hole where the CAS of an item goes: the two servers number theirs differently.
 pub(crate) struct Step {

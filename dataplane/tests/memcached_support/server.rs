@@ -1,78 +1,30 @@
 //! A real memcached on loopback, and clients that know where its replies end.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::differential_support::server::{DEADLINE, Program, RealServer};
 
-/// A memcached process, stopped when dropped.
-pub(crate) struct RealMemcached {
-    child: Child,
-    pub(crate) address: SocketAddr,
-}
+const MEMCACHED: Program = Program {
+    name: "memcached",
+    package: "memcached",
+    question: b"stats\r\nquit\r\n",
+    process_label: "STAT pid ",
+};
+
+/// A memcached.
+pub(crate) struct RealMemcached(RealServer);
 
 impl RealMemcached {
-    /// Starts one on a free port, TCP and UDP.
+    /// Starts one, over TCP and UDP.
     pub(crate) fn start() -> Self {
-        let started = Instant::now();
-        loop {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            let address = listener.local_addr().expect("bound");
-            drop(listener);
-            let port = address.port().to_string();
-            // Its LRU threads take items for moments, and then a number is replaced instead of changed: replies
-            // would differ from run to run.
-            let child = Command::new("memcached")
-                .args([
-                    "-u",
-                    "nobody",
-                    "-l",
-                    "127.0.0.1",
-                    "-t",
-                    "1",
-                    "-p",
-                    &port,
-                    "-U",
-                    &port,
-                    "-o",
-                    "no_modern",
-                ])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("memcached did not start: install it (apt-get install memcached)");
-            let mut server = Self { child, address };
-            // Another process may take the port between the two binds: then it exits, and the next port is tried. That
-            // process may be a memcached too, of another test.
-            while server.child.try_wait().expect("a child of ours").is_none() {
-                if process_at(address) == Some(server.child.id()) {
-                    return server;
-                }
-                assert!(started.elapsed() < DEADLINE, "memcached does not listen on {address}");
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            assert!(started.elapsed() < DEADLINE, "memcached exits at once: run it by hand to see why");
-        }
-    }
-}
-
-/// Which process answers `stats` there, if one does.
-fn process_at(address: SocketAddr) -> Option<u32> {
-    let mut stream = TcpStream::connect_timeout(&address, DEADLINE).ok()?;
-    stream.set_read_timeout(Some(DEADLINE)).ok()?;
-    stream.write_all(b"stats\r\nquit\r\n").ok()?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).ok()?;
-    reply.lines().find_map(|line| line.strip_prefix("STAT pid "))?.parse().ok()
-}
-
-impl Drop for RealMemcached {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Self(RealServer::start(&MEMCACHED, |command, port| {
+            let port = port.to_string();
+            command.args(["-u", "nobody", "-l", "127.0.0.1", "-t", "1", "-p", &port, "-U", &port]);
+            // Its LRU threads take items for moments, and then a number is replaced instead of changed: replies would
+            // differ from run to run.
+            command.args(["-o", "no_modern"]);
+        }))
     }
 }
 
@@ -92,10 +44,7 @@ pub(crate) struct StreamClient(TcpStream);
 
 impl StreamClient {
     pub(crate) fn connect(server: &RealMemcached) -> Self {
-        let stream = TcpStream::connect(server.address).expect("it listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        stream.set_nodelay(true).expect("no delay");
-        Self(stream)
+        Self(server.0.connect())
     }
 
     /// Which memcached it talks to.
@@ -158,7 +107,7 @@ pub(crate) struct DatagramClient {
 impl DatagramClient {
     pub(crate) fn connect(server: &RealMemcached) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        socket.connect(server.address).expect("loopback");
+        socket.connect(server.0.address).expect("loopback");
         socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         Self { socket, request_id: 0 }
     }

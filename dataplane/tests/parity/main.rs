@@ -18,6 +18,8 @@
 
 #[path = "../daemon_support/mod.rs"]
 mod daemon_support;
+#[path = "../differential_support/mod.rs"]
+mod differential_support;
 #[path = "../memcached_support/generate.rs"]
 mod memcached_generate;
 #[path = "../resp_support/mod.rs"]

@@ -1,11 +1,12 @@
 //! What memcached is asked.
 
+use dataplane::port::sim::Random;
 use dataplane::protocol::memcached::conversation::{DatagramConversation, roomy_setup};
 use dataplane::service::ServiceSetup;
 use dataplane::table::memory::MemoryTable;
 use dataplane::time::Now;
 
-use crate::memcached_generate::{Random, step};
+use crate::memcached_generate::step;
 use crate::record::{Exchange, Protocol};
 use crate::simulated::table;
 
@@ -186,7 +187,7 @@ pub(crate) fn record() -> Vec<Exchange> {
     recorder.say(b"get large\r\n".to_vec());
     recorder.say(b"mg large v s c\r\n".to_vec());
     recorder.say(format!("get{}\r\n", " missing".repeat(170)).into_bytes());
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut generated = 0;
     while generated < GENERATED {
         if generated % 200 == 0 {

@@ -1,11 +1,12 @@
 //! What RESP is asked.
 
+use dataplane::port::sim::Random;
 use dataplane::protocol::resp::conversation::{Conversation, roomy_setup};
 use dataplane::table::memory::MemoryTable;
 use dataplane::time::Now;
 
 use crate::record::{Exchange, Protocol};
-use crate::resp_support::generate::{Random, command};
+use crate::resp_support::generate::command;
 use crate::resp_support::request;
 use crate::simulated::table;
 
@@ -23,6 +24,7 @@ const WRITTEN: &[&str] = &[
     "HELLO 4",
     "AUTH x",
     "AUTH default x",
+    "AUTH nobody x",
     "SELECT 0",
     "SELECT 1",
     "CLIENT ID",
@@ -117,7 +119,7 @@ pub(crate) fn record() -> Vec<Exchange> {
     recorder.words(&["MGET", "large", "missing", "large"]);
     recorder.words(&[&b"SET"[..], b"larger", &vec![b'x'; (1 << 20) + 1]]);
     recorder.words(&["DEL", "large", "larger"]);
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     for version in ["2", "3"] {
         recorder.words(&["HELLO", version]);
         for line in ["INFO cluster", "COMMAND INFO get client", "COMMAND DOCS get", "CONFIG GET *"] {

@@ -1,96 +1,48 @@
 //! A real Redis on loopback, and a client that knows where its replies end.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
 
 use dataplane::protocol::resp::BULK_BYTES_MAX;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::differential_support::server::{Program, RealServer};
+
+const REDIS: Program = Program {
+    name: "redis-server",
+    package: "redis-server",
+    question: b"INFO server\r\nQUIT\r\n",
+    process_label: "process_id:",
+};
 
 /// The request behind all others, which tells that all were answered.
 pub(crate) const MARK: &[u8] = b"*2\r\n$4\r\nECHO\r\n$13\r\nthe-very-last\r\n";
 pub(crate) const MARK_REPLY: &[u8] = b"$13\r\nthe-very-last\r\n";
 
-/// A Redis process, stopped when dropped.
+/// A Redis.
 pub(crate) struct RealRedis {
-    child: Child,
-    address: SocketAddr,
+    server: RealServer,
     _directory: tempfile::TempDir,
 }
 
 impl RealRedis {
-    /// Starts one on a free port, which keeps nothing and has one database.
+    /// Starts one that keeps nothing and has one database.
     pub(crate) fn start() -> Self {
-        let started = Instant::now();
-        loop {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            let address = listener.local_addr().expect("bound");
-            drop(listener);
-            let directory = tempfile::tempdir().expect("a directory");
-            let child = Command::new("redis-server")
-                .args([
-                    "--bind",
-                    "127.0.0.1",
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                    "--databases",
-                    "1",
-                    "--port",
-                ])
-                .arg(address.port().to_string())
-                .args(["--proto-max-bulk-len", &BULK_BYTES_MAX.to_string()])
-                .arg("--dir")
-                .arg(directory.path())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("redis-server did not start: install it (apt-get install redis-server)");
-            let mut server = Self { child, address, _directory: directory };
-            // Another process may take the port between the two binds: then it exits, and the next port is tried. That
-            // process may be a Redis too, of another test.
-            while server.child.try_wait().expect("a child of ours").is_none() {
-                if process_at(address) == Some(server.child.id()) {
-                    return server;
-                }
-                assert!(started.elapsed() < DEADLINE, "redis-server does not listen on {address}");
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            assert!(started.elapsed() < DEADLINE, "redis-server exits at once: run it by hand to see why");
-        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let server = RealServer::start(&REDIS, |command, port| {
+            command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--databases", "1"]);
+            command.args(["--proto-max-bulk-len", &BULK_BYTES_MAX.to_string()]);
+            command.args(["--port", &port.to_string()]).arg("--dir").arg(directory.path());
+        });
+        Self { server, _directory: directory }
     }
 
     pub(crate) fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).expect("it listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        stream.set_nodelay(true).expect("no delay");
-        Client(stream)
+        Client(self.server.connect())
     }
 
     /// Everything it replies to these bytes on a connection of their own.
     pub(crate) fn ask(&self, bytes: &[u8]) -> Vec<u8> {
         self.connect().ask(bytes)
-    }
-}
-
-/// Which process answers `INFO` there, if one does.
-fn process_at(address: SocketAddr) -> Option<u32> {
-    let mut stream = TcpStream::connect_timeout(&address, DEADLINE).ok()?;
-    stream.set_read_timeout(Some(DEADLINE)).ok()?;
-    stream.write_all(b"INFO server\r\nQUIT\r\n").ok()?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).ok()?;
-    reply.lines().find_map(|line| line.strip_prefix("process_id:"))?.trim().parse().ok()
-}
-
-impl Drop for RealRedis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
