@@ -1,5 +1,5 @@
 //! The protocol against a real memcached: the same commands to both, the same replies from both, but for what
-//! `docs/memcached.md` lists, and that is asked of both too.
+//! `docs/protocols.md` lists, and that is asked of both too.
 
 mod differential_support;
 mod memcached_support;

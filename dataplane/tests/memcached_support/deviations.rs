@@ -1,4 +1,4 @@
-//! What `docs/memcached.md` lists of replies.
+//! What `docs/protocols.md` lists of replies.
 
 use super::server::Release;
 

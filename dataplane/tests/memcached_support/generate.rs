@@ -1,6 +1,6 @@
 //! Seeded sequences of commands.
 //!
-//! The sequences leave out what `docs/memcached.md` lists as different; the differential test asks those cases
+//! The sequences leave out what `docs/protocols.md` lists as different; the differential test asks those cases
 //! one by one.
 
 use dataplane::port::sim::Random;

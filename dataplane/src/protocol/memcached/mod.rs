@@ -13,7 +13,7 @@
 //! | [`stream`] | a connection's place in the protocol: messages off a receive buffer, replies onto a send buffer |
 //!
 //! Everything up to [`session`] knows nothing of datagrams: a byte stream parses with the same functions,
-//! message after message. What is spoken, and where it differs from memcached, is in `docs/memcached.md`; the
+//! message after message. What is spoken, and where it differs from memcached, is in `docs/protocols.md`; the
 //! source is memcached's `doc/protocol.txt`.
 
 pub mod base64;
