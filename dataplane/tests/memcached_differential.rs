@@ -25,7 +25,7 @@ struct Ours(Conversation<ModelTable>);
 
 impl Ours {
     fn new() -> Self {
-        Self(Conversation::new(ModelTable::new(), roomy_setup()))
+        Self(Conversation::new(ModelTable::new(), &roomy_setup()))
     }
 
     fn ask(&mut self, bytes: &[u8]) -> Vec<u8> {

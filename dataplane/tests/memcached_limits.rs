@@ -1,58 +1,17 @@
 //! What a stream of memcached may send and how much of it is kept: every bound as a client sees it, with the daemon's
 //! default limits.
 
-use dataplane::config::TableConfig;
+mod limits_support;
+
 use dataplane::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use dataplane::metrics::OpKind;
-use dataplane::protocol::memcached::conversation::{Conversation, roomy_setup};
 use dataplane::protocol::memcached::parse::{GET_LINE_BYTES_MAX, LINE_BYTES_MAX};
-use dataplane::protocol::memcached::stream::INPUT_BYTES_MAX;
-use dataplane::service::ServiceSetup;
-use dataplane::table::memory::{MemoryTable, MemoryTableConfig};
-use dataplane::time::Now;
+use dataplane::protocol::memcached::stream::{INPUT_BYTES_MAX, MemcachedStreams};
 
-const NOW: Now = Now { monotonic_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
+use limits_support::{Client, NOW, PIECE};
+
 const TOO_LARGE: &str = "SERVER_ERROR object too large for cache\r\n";
 const LINE_TOO_LONG: &str = "CLIENT_ERROR line too long\r\n";
-/// Bytes that arrive at once.
-const PIECE: usize = 64 << 10;
-
-/// A client of a daemon with the default table, and the most bytes that ever lay unread.
-struct Client {
-    stream: Conversation<MemoryTable>,
-    unread_bytes_max: usize,
-}
-
-impl Client {
-    fn new() -> Self {
-        let item_bytes_max = TableConfig::default().item_bytes_max;
-        let config = MemoryTableConfig { item_bytes_max, ..MemoryTableConfig::default() };
-        let setup = ServiceSetup { item_bytes_max: item_bytes_max as usize, ..roomy_setup() };
-        let table = MemoryTable::with_hash_seed(config, 1).expect("a table");
-        Self { stream: Conversation::new(table, setup), unread_bytes_max: 0 }
-    }
-
-    /// Sends bytes a piece at a time, as long as it is listened to, and hears what comes back.
-    fn say(&mut self, bytes: &[u8]) -> String {
-        let mut replies = Vec::new();
-        for piece in bytes.chunks(PIECE) {
-            if !self.stream.closed {
-                replies.extend(self.stream.say(NOW, piece));
-                self.unread_bytes_max = self.unread_bytes_max.max(self.stream.unread_bytes());
-            }
-        }
-        String::from_utf8_lossy(&replies).into_owned()
-    }
-
-    /// Sends so many bytes of a value.
-    fn say_bytes(&mut self, count: usize) -> String {
-        let piece = vec![b'v'; PIECE.min(count)];
-        let (whole, rest) = (count / piece.len(), count % piece.len());
-        let mut replies: String = (0..whole).map(|_| self.say(&piece)).collect();
-        replies += &self.say(&piece[..rest]);
-        replies
-    }
-}
 
 #[test]
 fn a_value_of_a_mebibyte_fits_under_every_key_and_a_larger_one_is_a_clear_error() {
@@ -63,7 +22,7 @@ fn a_value_of_a_mebibyte_fits_under_every_key_and_a_larger_one_is_a_clear_error(
                 false => format!("set {key} 0 0 {bytes}\r\n"),
             };
             let stored = |reply: &str| if meta { reply.starts_with("HD c") } else { reply == "STORED\r\n" };
-            let mut client = Client::new();
+            let mut client = Client::new(MemcachedStreams::new);
             for bytes in [VALUE_BYTES_MAX - 1, VALUE_BYTES_MAX] {
                 assert_eq!(client.say(line(bytes).as_bytes()), "");
                 assert_eq!(client.say_bytes(bytes), "");
@@ -93,7 +52,7 @@ fn a_value_of_a_mebibyte_fits_under_every_key_and_a_larger_one_is_a_clear_error(
 #[test]
 fn what_is_announced_and_cannot_be_is_refused_as_memcached_does() {
     for length in ["2147483646", "4294967296", "18446744073709551616", "-1", "1e9"] {
-        let mut client = Client::new();
+        let mut client = Client::new(MemcachedStreams::new);
         let refusal = "CLIENT_ERROR bad command line format\r\n";
         assert_eq!(
             client.say(format!("set k 0 0 {length}\r\nmn\r\n").as_bytes()),
@@ -114,7 +73,7 @@ fn a_line_without_an_end_is_kept_up_to_its_bound_and_no_further() {
     ] {
         let name = line[..8].escape_ascii().to_string();
         // A byte at a time up to the bound: nothing is said before it, and the error at once behind it.
-        let mut client = Client::new();
+        let mut client = Client::new(MemcachedStreams::new);
         for byte in &line[..bound - 1] {
             assert_eq!(client.say(&[*byte]), "", "{name}");
         }
@@ -122,7 +81,7 @@ fn a_line_without_an_end_is_kept_up_to_its_bound_and_no_further() {
         assert_eq!(client.say(&line[bound - 1..]), LINE_TOO_LONG, "{name}");
         assert!(client.stream.closed, "{name}");
         // And all of it at once.
-        let mut client = Client::new();
+        let mut client = Client::new(MemcachedStreams::new);
         assert_eq!(client.say(&line), LINE_TOO_LONG, "{name}");
         assert!(client.stream.closed && client.unread_bytes_max <= PIECE, "{name}");
     }
@@ -140,7 +99,7 @@ fn a_client_of_the_binary_protocol_is_told_in_its_own_words_that_it_is_not_spoke
     const TEXT: &[u8] = b"Unknown command: only the text protocol is spoken here";
     for request in BINARY_REQUESTS {
         for before in [&b""[..], b"mn\r\n"] {
-            let mut client = Client::new();
+            let mut client = Client::new(MemcachedStreams::new);
             let replies_before = client.say(before);
             assert_eq!(client.stream.say(NOW, &request[..23]), b"", "its header is not there");
             // Whatever follows: nothing behind it is understood.

@@ -127,9 +127,9 @@ proptest! {
 
     #[test]
     fn a_stream_in_pieces_gets_the_replies_of_the_whole(bytes in bytes_like_messages(), cuts in prop::collection::vec(1usize..40, 1..20)) {
-        let mut whole = Conversation::new(ModelTable::new(), roomy_setup());
+        let mut whole = Conversation::new(ModelTable::new(), &roomy_setup());
         let expected = whole.say(NOW, &bytes);
-        let mut pieces = Conversation::new(ModelTable::new(), roomy_setup());
+        let mut pieces = Conversation::new(ModelTable::new(), &roomy_setup());
         let mut replies = Vec::new();
         let (mut rest, mut cuts) = (&bytes[..], cuts.into_iter().cycle());
         while !rest.is_empty() {
@@ -147,9 +147,9 @@ proptest! {
         seeds in prop::collection::vec(any::<u64>(), 1..60), capacity in 4096usize..9000, piece in 1usize..5000,
     ) {
         let bytes = seeds.into_iter().flat_map(command_of).collect::<Vec<_>>();
-        let mut roomy = Conversation::new(ModelTable::new(), roomy_setup());
+        let mut roomy = Conversation::new(ModelTable::new(), &roomy_setup());
         let expected = roomy.say(NOW, &bytes);
-        let mut narrow = Conversation::new(ModelTable::new(), setup(capacity));
+        let mut narrow = Conversation::new(ModelTable::new(), &setup(capacity));
         let replies = bytes.chunks(piece).flat_map(|bytes| narrow.say(NOW, bytes)).collect::<Vec<_>>();
         // Values are of 3000 bytes at most, unless some are joined.
         prop_assume!(narrow.metrics.drops(DropReason::ReplyTooLarge) == 0);
@@ -258,7 +258,7 @@ proptest! {
         };
         let table = MemoryTable::with_hash_seed(config, 1).expect("a small table");
         let setup = ServiceSetup { item_bytes_max: ITEM_BYTES_MAX as usize, ..roomy_setup() };
-        let mut stream = Conversation::new(table, setup);
+        let mut stream = Conversation::new(table, &setup);
         let mut say = |bytes: String| String::from_utf8(stream.say(NOW, bytes.as_bytes())).expect("text");
         let (old, new) = ("o".repeat(before), "n".repeat(more));
         prop_assert_eq!(say(format!("set k 7 0 {before}\r\n{old}\r\n")), "STORED\r\n");
@@ -344,7 +344,7 @@ fn the_shortest_replies_wait_for_room_too() {
     for (command, reply) in
         [("gat 0\r\n", "END\r\n"), ("get nope\r\n", "END\r\n"), ("mn\r\n", "MN\r\n"), ("\n", "ERROR\r\n")]
     {
-        let mut stream = Conversation::new(ModelTable::new(), setup(OUTPUT_BYTES_MIN));
+        let mut stream = Conversation::new(ModelTable::new(), &setup(OUTPUT_BYTES_MIN));
         let replies = stream.say(NOW, command.repeat(OUTPUT_BYTES_MIN).as_bytes());
         assert_eq!(String::from_utf8(replies).expect("text"), reply.repeat(OUTPUT_BYTES_MIN), "{command:?}");
     }
@@ -352,7 +352,7 @@ fn the_shortest_replies_wait_for_room_too() {
 
 #[test]
 fn the_largest_value_goes_over_a_stream() {
-    let mut stream = Conversation::new(ModelTable::new(), setup(OUTPUT_BYTES_ENOUGH));
+    let mut stream = Conversation::new(ModelTable::new(), &setup(OUTPUT_BYTES_ENOUGH));
     let key = "k".repeat(KEY_BYTES_MAX);
     let value = "v".repeat(VALUE_BYTES_MAX);
     assert_eq!(
@@ -368,7 +368,7 @@ fn the_largest_value_goes_over_a_stream() {
 
 #[test]
 fn a_value_larger_than_the_send_buffer_is_an_error_and_the_stream_goes_on() {
-    let mut stream = Conversation::new(ModelTable::new(), setup(OUTPUT_BYTES_MIN));
+    let mut stream = Conversation::new(ModelTable::new(), &setup(OUTPUT_BYTES_MIN));
     stream.say(NOW, b"set small 0 0 1\r\nx\r\n");
     stream.say(
         NOW,
@@ -464,10 +464,10 @@ fn a_long_line_is_judged_alike_however_it_arrives() {
         format!("mg a {}\r\n", " ".repeat(3000)),
     ];
     for line in &lines {
-        let mut whole = Conversation::new(ModelTable::new(), roomy_setup());
+        let mut whole = Conversation::new(ModelTable::new(), &roomy_setup());
         let expected = whole.say(NOW, line.as_bytes());
         for piece in [1, 7, 2048] {
-            let mut pieces = Conversation::new(ModelTable::new(), roomy_setup());
+            let mut pieces = Conversation::new(ModelTable::new(), &roomy_setup());
             let replies: Vec<u8> =
                 line.as_bytes().chunks(piece).flat_map(|bytes| pieces.say(NOW, bytes)).collect();
             assert_eq!(
@@ -482,11 +482,11 @@ fn a_long_line_is_judged_alike_however_it_arrives() {
 
 #[test]
 fn a_line_without_an_end_is_given_up() {
-    let mut stream = Conversation::new(ModelTable::new(), roomy_setup());
+    let mut stream = Conversation::new(ModelTable::new(), &roomy_setup());
     assert_eq!(stream.say(NOW, &[b'x'; 2047]), b"");
     assert_eq!(stream.say(NOW, b"x"), b"CLIENT_ERROR line too long\r\n");
     assert!(stream.closed);
-    let mut stream = Conversation::new(ModelTable::new(), roomy_setup());
+    let mut stream = Conversation::new(ModelTable::new(), &roomy_setup());
     let keys = vec!["k".repeat(250); 100].join(" ");
     assert_eq!(stream.say(NOW, format!("get {keys}\r\n").as_bytes()), b"END\r\n");
     assert_eq!(stream.say(NOW, b"GET / HTTP/1.1\r\nHost: x\r\n"), b"ERROR\r\n");
@@ -518,7 +518,7 @@ fn time_passes() {
 /// Flags of protocol.txt that the memcached of the differential test is too old for.
 #[test]
 fn flags_of_newer_releases() {
-    let mut stream = Conversation::new(ModelTable::new(), roomy_setup());
+    let mut stream = Conversation::new(ModelTable::new(), &roomy_setup());
     let mut say = |bytes: &str| String::from_utf8(stream.say(NOW, bytes.as_bytes())).expect("text");
     assert_eq!(say("ms a 3 E100 c s\r\nabc\r\n"), "HD c100 s3\r\n");
     assert_eq!(say("mg a v C100\r\n"), "HD\r\n");

@@ -345,7 +345,7 @@ fn the_server_tells_of_itself() {
     );
     say(&mut conversation, "HELLO 3");
     let line = say(&mut conversation, "CLIENT INFO");
-    assert!(line.starts_with('=') && line.contains("\r\ntxt:id=1 addr=127.0.0.1:6379 "), "{line}");
+    assert!(line.starts_with('=') && line.contains("\r\ntxt:id=1 addr=127.0.0.1:7 "), "{line}");
     assert!(
         line.ends_with("cmd=client|info user=default redir=-1 resp=3 lib-name=redis-py lib-ver=5.0\n\r\n"),
         "{line}"

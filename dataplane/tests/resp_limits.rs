@@ -2,59 +2,25 @@
 //! limits.
 
 mod differential_support;
+mod limits_support;
 mod resp_support;
 
-use dataplane::config::TableConfig;
 use dataplane::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use dataplane::protocol::resp::conversation::{Conversation, roomy_setup};
 use dataplane::protocol::resp::{
-    ARGUMENTS_MAX, INPUT_BYTES_MAX, LINE_BYTES_MAX, NUMBER_LINE_BYTES_MAX, SWALLOWED_BYTES_MAX,
+    ARGUMENTS_MAX, INPUT_BYTES_MAX, LINE_BYTES_MAX, NUMBER_LINE_BYTES_MAX, Resp, SWALLOWED_BYTES_MAX,
 };
-use dataplane::service::ServiceSetup;
-use dataplane::table::memory::{MemoryTable, MemoryTableConfig};
-use dataplane::time::Now;
+use limits_support::{Client, PIECE};
 use resp_support::request;
 
-const NOW: Now = Now { monotonic_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
 const TOO_LARGE: &str = "-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n";
-/// Bytes that arrive at once.
-const PIECE: usize = 64 << 10;
 
-/// A client of a daemon with the default table, and the most bytes that ever lay unread.
-struct Client {
-    stream: Conversation<MemoryTable>,
-    unread_bytes_max: usize,
+/// What is asked of a client of RESP.
+trait Ask {
+    fn set(&mut self, key: &str, bytes: usize) -> String;
+    fn ask(&mut self, line: &str) -> String;
 }
 
-impl Client {
-    fn new() -> Self {
-        let item_bytes_max = TableConfig::default().item_bytes_max;
-        let config = MemoryTableConfig { item_bytes_max, ..MemoryTableConfig::default() };
-        let setup = ServiceSetup { item_bytes_max: item_bytes_max as usize, ..roomy_setup() };
-        let table = MemoryTable::with_hash_seed(config, 1).expect("a table");
-        Self { stream: Conversation::new(table, &setup), unread_bytes_max: 0 }
-    }
-
-    /// Sends bytes a piece at a time, as long as it is listened to, and hears what comes back.
-    fn say(&mut self, bytes: &[u8]) -> String {
-        let mut replies = Vec::new();
-        for piece in bytes.chunks(PIECE) {
-            if !self.stream.closed {
-                replies.extend(self.stream.say(NOW, piece));
-                self.unread_bytes_max = self.unread_bytes_max.max(self.stream.unread_bytes());
-            }
-        }
-        String::from_utf8_lossy(&replies).into_owned()
-    }
-
-    /// Sends the same piece over and over, so many bytes in all.
-    fn say_bytes(&mut self, count: usize) -> String {
-        let piece = vec![b'v'; PIECE.min(count)];
-        let mut replies: String = (0..count / piece.len()).map(|_| self.say(&piece)).collect();
-        replies += &self.say(&piece[..count % piece.len()]);
-        replies
-    }
-
+impl Ask for Client<Resp> {
     fn set(&mut self, key: &str, bytes: usize) -> String {
         let head = format!("*5\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${bytes}\r\n", key.len());
         let mut replies = self.say(head.as_bytes());
@@ -70,7 +36,7 @@ impl Client {
 #[test]
 fn a_value_of_a_mebibyte_fits_under_every_key_and_a_larger_one_is_a_clear_error() {
     for key in ["k".repeat(KEY_BYTES_MAX), "k".to_string()] {
-        let mut client = Client::new();
+        let mut client = Client::new(Resp::new);
         for bytes in [VALUE_BYTES_MAX - 1, VALUE_BYTES_MAX] {
             assert_eq!(client.set(&key, bytes), "+OK\r\n", "{bytes} bytes");
             assert_eq!(client.ask(&format!("STRLEN {key}")), format!(":{bytes}\r\n"));
@@ -95,7 +61,7 @@ fn a_value_of_a_mebibyte_fits_under_every_key_and_a_larger_one_is_a_clear_error(
 
 #[test]
 fn a_request_of_too_many_bytes_is_read_past() {
-    let mut client = Client::new();
+    let mut client = Client::new(Resp::new);
     let value = vec![b'v'; VALUE_BYTES_MAX];
     let mset = [&b"MSET"[..], b"a", &value, b"b", &value, b"c", &value];
     let refusal = "-ERR request is longer than this server takes: 2097152 bytes\r\n";
@@ -138,13 +104,13 @@ fn what_has_no_end_is_kept_up_to_its_bound_and_no_further() {
     ] {
         let name = bytes[..8].escape_ascii().to_string();
         let expected = format!("-ERR Protocol error: {text}\r\n");
-        let mut client = Client::new();
+        let mut client = Client::new(Resp::new);
         for byte in &bytes[..bound - 1] {
             assert_eq!(client.say(&[*byte]), "", "{name}");
         }
         assert_eq!(client.say(&bytes[bound - 1..]), expected, "{name}, byte by byte");
         assert!(client.stream.closed && client.unread_bytes_max < bound, "{name}");
-        let mut client = Client::new();
+        let mut client = Client::new(Resp::new);
         assert_eq!(client.say(&bytes), expected, "{name}, at once");
         assert!(client.stream.closed && client.unread_bytes_max <= PIECE, "{name}");
     }

@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
     let [size, piece, bytes @ ..] = input else { return };
     let conversation = |reply_bytes_max| {
         let setup = ServiceSetup { reply_bytes_max, item_bytes_max: ITEM_BYTES_MAX, ..roomy_setup() };
-        Conversation::new(ModelTable::new(), setup)
+        Conversation::new(ModelTable::new(), &setup)
     };
     let mut whole = conversation(roomy_setup().reply_bytes_max);
     let expected = whole.say(NOW, bytes);

@@ -5,117 +5,23 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::stream::MemcachedStreams;
 use super::udp::{FRAME_HEADER_BYTES, FrameHeader, Memcached};
-use crate::limits::{ITEM_BYTES_MAX, MEMCACHED_DATAGRAM_BYTES_MAX};
+use crate::limits::MEMCACHED_DATAGRAM_BYTES_MAX;
 use crate::metrics::WorkerMetrics;
-use crate::service::{
-    Context, Datagram, Next, Output, Progress, Replies, Service, ServiceSetup, StreamService, Via,
-};
+use crate::protocol::conversation;
+use crate::service::{Context, Datagram, Replies, Service, ServiceSetup, Via};
 use crate::table::Table;
 use crate::table::model::ModelTable;
 use crate::time::Now;
 
-/// A listener with room for everything.
-#[must_use]
-pub fn roomy_setup() -> ServiceSetup {
-    ServiceSetup {
-        worker: 0,
-        workers: 1,
-        reply_bytes_max: 4 << 20,
-        connections_max: 16,
-        item_bytes_max: ITEM_BYTES_MAX,
-        started: Now::default(),
-    }
-}
+pub use crate::protocol::conversation::roomy_setup;
 
-/// A send buffer of a size, as a connection has one.
-#[derive(Debug)]
-struct SendBuffer {
-    bytes: Vec<u8>,
-    capacity: usize,
-}
-
-impl Output for SendBuffer {
-    fn room(&self) -> usize {
-        self.capacity - self.bytes.len()
-    }
-
-    fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= self.room(), "a session pushes no more than there is room for");
-        self.bytes.extend_from_slice(bytes);
-    }
-}
-
-/// The number of the one connection.
-const CONNECTION: usize = 0;
-
-/// A service with one connection to it, and a table of its own.
-#[derive(Debug)]
-pub struct Conversation<T> {
-    /// What it works on.
-    pub table: T,
-    /// What it counted.
-    pub metrics: WorkerMetrics,
-    /// Nothing more is taken.
-    pub closed: bool,
-    service: MemcachedStreams,
-    output: SendBuffer,
-    unread: Vec<u8>,
-}
+/// A connection with a table of its own.
+pub type Conversation<T> = conversation::Conversation<MemcachedStreams, T>;
 
 impl<T: Table> Conversation<T> {
-    /// A conversation with `table`; the setup's largest reply is the size of its send buffer.
-    pub fn new(table: T, setup: ServiceSetup) -> Self {
-        let mut service = MemcachedStreams::new(&setup);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 11211));
-        service.opened(CONNECTION, address, address);
-        Self {
-            table,
-            metrics: WorkerMetrics::default(),
-            closed: false,
-            service,
-            output: SendBuffer { bytes: Vec::new(), capacity: setup.reply_bytes_max },
-            unread: Vec::new(),
-        }
-    }
-
-    /// Takes bytes, in whatever pieces, and gives back the replies to all messages that are now whole. The send buffer
-    /// is emptied whenever the stream waits for room.
-    pub fn say(&mut self, now: Now, bytes: &[u8]) -> Vec<u8> {
-        self.unread.extend_from_slice(bytes);
-        let mut replies = Vec::new();
-        while !self.closed {
-            let mut context = Context { now, table: &mut self.table, metrics: &self.metrics };
-            let Progress { consumed, next } =
-                self.service.advance(&mut context, CONNECTION, &self.unread, &mut self.output);
-            let room = self.output.room();
-            self.unread.drain(..consumed);
-            replies.append(&mut self.output.bytes);
-            match next {
-                Next::Room { bytes } => {
-                    assert!(
-                        room < bytes && bytes <= self.output.capacity(),
-                        "waits for room that it can have"
-                    );
-                }
-                Next::Input { bytes } => {
-                    assert!(bytes > self.unread.len(), "waits for more bytes than there are");
-                    break;
-                }
-                Next::Close => self.closed = true,
-            }
-        }
-        replies
-    }
-}
-
-impl<T> Conversation<T> {
-    /// Bytes taken and not yet consumed.
-    pub fn unread_bytes(&self) -> usize {
-        self.unread.len()
+    /// A conversation about `table`; the setup's largest reply is the size of its send buffer.
+    pub fn new(table: T, setup: &ServiceSetup) -> Self {
+        Self::with_service(table, MemcachedStreams::new(setup), setup.reply_bytes_max)
     }
 }
 
