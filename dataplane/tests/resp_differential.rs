@@ -18,6 +18,7 @@ use resp_redis::ours::Ours;
 use resp_redis::server::RealRedis;
 use resp_redis::tree::tree;
 use resp_support::generate::command;
+use resp_support::pipeline::pipeline;
 use resp_support::request;
 
 fn words(line: &str) -> Vec<&str> {
@@ -167,6 +168,23 @@ fn generated_commands_on_the_model_get_the_replies_of_redis() {
 #[test]
 fn generated_commands_on_a_memory_table_get_the_replies_of_redis() {
     compare(1000..1060, memory_table);
+}
+
+#[test]
+fn generated_pipelines_get_the_bytes_of_redis() {
+    let server = RealRedis::start();
+    for seed in 0..3_000 {
+        let bytes = pipeline(&mut Random::new(seed));
+        server.ask(&request(&["FLUSHALL"]));
+        let (theirs, ours) = (server.ask(&bytes), Ours::new().ask(&bytes));
+        assert!(
+            ours == theirs,
+            "seed {seed}, asked {}\nours:   {}\ntheirs: {}",
+            bytes.escape_ascii(),
+            ours.escape_ascii(),
+            theirs.escape_ascii()
+        );
+    }
 }
 
 fn names(specs: &'static [Spec]) -> impl Iterator<Item = &'static str> {

@@ -100,6 +100,11 @@ fn what_has_no_end_is_kept_up_to_its_bound_and_no_further() {
         // Requests do not nest, however deep; nothing recurses.
         (nested, 8, "expected '$', got '*'"),
         (b"*2\r\n$3\r\nGET\r\n%1\r\n".to_vec(), 17, "expected '$', got '%'"),
+        (
+            [b"*1\r\n".to_vec(), vec![b'x'; 1 << 20]].concat(),
+            NUMBER_LINE_BYTES_MAX + 7,
+            "expected '$', got 'x'",
+        ),
         (b"*1\r\n*-1\r\n".to_vec(), 9, "expected '$', got '*'"),
     ] {
         let name = bytes[..8].escape_ascii().to_string();

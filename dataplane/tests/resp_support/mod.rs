@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod generate;
+pub(crate) mod pipeline;
 
 /// A request as clients send it.
 pub(crate) fn request(words: &[impl AsRef<[u8]>]) -> Vec<u8> {

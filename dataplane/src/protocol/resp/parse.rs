@@ -289,7 +289,11 @@ impl Head {
         if let Some((argument_bytes, line_bytes)) = short_length(buffer) {
             return Ok(Self { line_bytes, argument_bytes });
         }
-        let line = Line::read(buffer, ProtocolError::LengthTooLong)?;
+        let too_long = match buffer.first() {
+            Some(&first) if first != b'$' => ProtocolError::NoBulk(first),
+            _ => ProtocolError::LengthTooLong,
+        };
+        let line = Line::read(buffer, too_long)?;
         let length = match line.text.split_first() {
             Some((b'$', length)) => parse_i64(length),
             other => {
