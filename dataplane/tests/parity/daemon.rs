@@ -1,51 +1,113 @@
 //! Ways to the daemon's own binary, by ordinary sockets of the kernel on the client's side.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Instant;
 
-use dataplane::testbed::Namespace;
+use dataplane::testbed::cpu::usable_cores;
+use dataplane::testbed::daemon::ADMIN;
+use dataplane::testbed::{Daemon, Namespace};
 
 use crate::Client;
-use crate::daemon_support::{self, Family, PORT, Rig, SOON};
+use crate::daemon_support::{self, BINARY, Family, PORT, Rig, SOON};
 use crate::record::Protocol;
 
-/// Starts a daemon that serves nothing but this, and shows it to a client; whether its packets go past the kernel.
-fn serve(protocol: Protocol, transport: &str, bypasses: bool, come: impl FnOnce(&Rig)) {
+/// The daemon for clients on its own host.
+const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT);
+
+/// Which way the packets of a daemon's clients come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Past the kernel's stack.
+    Bypass,
+    /// A socket beside that: clients on the daemon's own host, which the XDP program sees nothing of.
+    Companion,
+}
+
+fn service(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Memcached => "memcached",
+        Protocol::Resp => "resp",
+    }
+}
+
+/// Starts a daemon on a NIC that serves nothing but this, and shows a client the way.
+fn steered(protocol: Protocol, transport: &str, by: By, come: impl FnOnce(&Namespace, SocketAddr)) {
     let rig = Rig::new();
     let config = rig.config("", "", &format!("protocol = \"{transport}\""));
-    let config = match protocol {
-        Protocol::Memcached => config,
-        Protocol::Resp => config.replace("service = \"memcached\"", "service = \"resp\""),
-    };
+    let config = config.replace("\"memcached\"", &format!("\"{}\"", service(protocol)));
     let mut daemon = rig.start_with(&config);
-    come(&rig);
-    assert_eq!(rig.verdict(&mut daemon, "redirected") > 0, bypasses);
+    match by {
+        By::Bypass => come(&rig.pair.left, rig.server(Family::V4)),
+        By::Companion => come(&rig.pair.right, SERVER),
+    }
+    assert_eq!(rig.verdict(&mut daemon, "redirected") > 0, by == By::Bypass);
     rig.assert_no_frame_lost(&mut daemon);
     daemon.stop().unwrap_or_else(|error| panic!("{error}"));
 }
 
-pub(crate) fn bypass_datagrams(protocol: Protocol, run: &mut dyn FnMut(&mut dyn Client)) {
-    serve(protocol, "udp", true, |rig| run(&mut Datagrams(rig.client(Family::V4), protocol)));
+/// Starts a daemon that has ordinary sockets alone and serves nothing but this, and shows a client the way.
+fn unsteered(protocol: Protocol, transport: &str, come: impl FnOnce(&Namespace, SocketAddr)) {
+    let namespace = Namespace::create("parity").expect("root, iproute2");
+    let config = format!(
+        r#"
+[daemon]
+admin = "{ADMIN}"
+[workers]
+cores = [{core}]
+[table]
+capacity = "16MiB"
+[[listener]]
+service = "{service}"
+protocol = "{transport}"
+transport = "kernel"
+addresses = ["{address}"]
+port = {PORT}
+"#,
+        core = usable_cores().last().expect("a core"),
+        service = service(protocol),
+        address = SERVER.ip(),
+    );
+    let daemon = Daemon::start(&namespace, Path::new(BINARY), &config);
+    let daemon = daemon.unwrap_or_else(|error| panic!("{error}"));
+    come(&namespace, SERVER);
+    daemon.stop().unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// From the daemon's own host, which the XDP program sees nothing of.
-pub(crate) fn companion_datagrams(protocol: Protocol, run: &mut dyn FnMut(&mut dyn Client)) {
-    serve(protocol, "udp", false, |rig| {
-        let (local, server) = ((Ipv4Addr::LOCALHOST, 0).into(), (Ipv4Addr::LOCALHOST, PORT).into());
-        let client = daemon_support::Client::open(&rig.pair.right, local, server);
-        run(&mut Datagrams(client, protocol));
-    });
+pub(crate) fn bypass_datagrams(protocol: Protocol, run: &mut dyn FnMut(&mut dyn Client)) {
+    steered(protocol, "udp", By::Bypass, |from, to| run(&mut Datagrams::open(from, to, protocol)));
 }
 
 pub(crate) fn bypass_stream(protocol: Protocol, run: &mut dyn FnMut(&mut dyn Client)) {
-    serve(protocol, "tcp", true, |rig| {
-        run(&mut Stream::connect(&rig.pair.left, rig.server(Family::V4), protocol));
-    });
+    steered(protocol, "tcp", By::Bypass, |from, to| run(&mut Stream::connect(from, to, protocol)));
+}
+
+pub(crate) fn companion_datagrams(protocol: Protocol, run: &mut dyn FnMut(&mut dyn Client)) {
+    steered(protocol, "udp", By::Companion, |from, to| run(&mut Datagrams::open(from, to, protocol)));
+}
+
+pub(crate) fn companion_stream(protocol: Protocol, run: &mut dyn FnMut(&mut dyn Client)) {
+    steered(protocol, "tcp", By::Companion, |from, to| run(&mut Stream::connect(from, to, protocol)));
+}
+
+pub(crate) fn kernel_datagrams(protocol: Protocol, run: &mut dyn FnMut(&mut dyn Client)) {
+    unsteered(protocol, "udp", |from, to| run(&mut Datagrams::open(from, to, protocol)));
+}
+
+pub(crate) fn kernel_stream(protocol: Protocol, run: &mut dyn FnMut(&mut dyn Client)) {
+    unsteered(protocol, "tcp", |from, to| run(&mut Stream::connect(from, to, protocol)));
 }
 
 /// A client over UDP: a reply's datagrams are put together, without their frame headers.
 struct Datagrams(daemon_support::Client, Protocol);
+
+impl Datagrams {
+    fn open(namespace: &Namespace, server: SocketAddr, protocol: Protocol) -> Self {
+        let local = (Ipv4Addr::UNSPECIFIED, 0).into();
+        Self(daemon_support::Client::open(namespace, local, server), protocol)
+    }
+}
 
 impl Client for Datagrams {
     fn ask(&mut self, request: &[u8]) -> Vec<u8> {

@@ -1,6 +1,6 @@
-//! One recorded stream of requests, replayed every way a request can come, gets the same bytes back every time: bypass
-//! UDP, the companion socket, bypass TCP, and the simulated wire with datagrams and with streams. Needs root and `ip`
-//! (iproute2).
+//! One recorded stream of requests, replayed every way a request can come, gets the same bytes back every time: UDP and
+//! TCP past the kernel, by the sockets beside that, and by ordinary sockets alone, and datagrams and streams on the simulated
+//! wire. Needs root and `ip` (iproute2).
 //!
 //! The record is made anew each time, from a fixed seed and a part written by hand, by asking a service in this very
 //! process; what it answered is what every way must answer. Each way begins with an empty table of the same size and has
@@ -47,14 +47,19 @@ trait Client {
 /// A way to an empty table: its name, and what is to be done with a client that came it.
 type Way = (&'static str, fn(Protocol, &mut dyn FnMut(&mut dyn Client)));
 
-const DATAGRAMS: [Way; 3] = [
+const DATAGRAMS: [Way; 4] = [
     ("bypass UDP", daemon::bypass_datagrams),
-    ("the companion socket", daemon::companion_datagrams),
+    ("the companion's UDP", daemon::companion_datagrams),
+    ("kernel UDP", daemon::kernel_datagrams),
     ("datagrams on the simulated wire", simulated::datagrams),
 ];
 
-const STREAMS: [Way; 2] =
-    [("bypass TCP", daemon::bypass_stream), ("a stream on the simulated wire", simulated::stream)];
+const STREAMS: [Way; 4] = [
+    ("bypass TCP", daemon::bypass_stream),
+    ("the companion's TCP", daemon::companion_stream),
+    ("kernel TCP", daemon::kernel_stream),
+    ("a stream on the simulated wire", simulated::stream),
+];
 
 fn replay(protocol: Protocol, record: &[Exchange], ways: &[Way]) {
     let (last, exchanges) = record.split_last().expect("it is not empty");
