@@ -83,7 +83,7 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
                     lane.survey(metrics);
                     *place = None;
                     if let Some(kernel) = kernel {
-                        kernel.forget(Self::handle_of(number));
+                        kernel.forget_lane(number);
                     }
                     progress.failed = Some((number, error));
                 }
@@ -111,7 +111,7 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
             lane.survey(&self.metrics);
             if let Some(kernel) = &mut self.kernel {
                 drop(lane);
-                kernel.forget(Self::handle_of(number));
+                kernel.forget_lane(number);
             }
         }
     }
@@ -161,21 +161,16 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
     /// woken. For the driver alone.
     pub(super) fn sleep(&mut self, wake: &Wake, timeout_ns: u64) -> bool {
         let Self { lanes, kernel, .. } = self;
-        let handles = lanes
-            .iter()
-            .enumerate()
-            .filter_map(|(number, lane)| Some((Self::handle_of(number), lane.as_ref()?.wait_handle()?)));
-        let handles = std::iter::once((0, wake.as_fd())).chain(handles);
+        let lanes = lanes.iter().enumerate();
+        let handles = lanes.filter_map(|(number, lane)| Some((number, lane.as_ref()?.wait_handle()?)));
         let woken = match kernel {
-            Some(kernel) => kernel.sleep(handles, timeout_ns),
-            None => wake::sleep(handles.map(|(_, handle)| handle), timeout_ns),
+            Some(kernel) => kernel.sleep(wake.as_fd(), handles, timeout_ns),
+            None => wake::sleep(
+                std::iter::once(wake.as_fd()).chain(handles.map(|(_, handle)| handle)),
+                timeout_ns,
+            ),
         };
         woken && wake.clear()
-    }
-
-    /// What a lane's handle is called when it is slept on: the first is the worker's own wake.
-    const fn handle_of(lane: usize) -> usize {
-        lane + 1
     }
 
     /// When streams want a poll though no frame comes, in nanoseconds of the monotonic clock; 0 is at once.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -17,6 +17,10 @@ const BACKLOG: i32 = 1_024;
 /// Longest that accepting from a listening socket waits for somebody who was there and has gone again. The socket itself
 /// blocks, as io_uring wants it (see [`KernelSetup`](crate::transport::kernel::KernelSetup)), and has the sentinel beside it.
 const ACCEPT_TIME_MAX: Duration = Duration::from_millis(10);
+/// Longest that a port is waited for which no process has: an io_uring is taken apart somewhat later than the process that was
+/// killed with it, and has the sockets until then.
+const RELEASE_TIME_MAX: Duration = Duration::from_secs(1);
+const RELEASE_LOOK: Duration = Duration::from_millis(10);
 /// Silence after which the kernel asks a peer whether it is still there, time between such questions, and how many: as our
 /// own TCP has it ([`net::tcp::Config`](crate::net::tcp::Config)).
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -147,20 +151,28 @@ impl CompanionSocket {
         address: SocketAddr,
         sharing: Sharing,
     ) -> Result<Self, CompanionError> {
-        let opened = match protocol {
-            ListenerProtocol::Udp => Self::open_datagrams(address, sharing),
-            ListenerProtocol::Tcp => Self::open_streams(address, sharing),
+        let deadline = Instant::now() + RELEASE_TIME_MAX;
+        let fd = loop {
+            let opened = match protocol {
+                ListenerProtocol::Udp => Self::open_datagrams(address, sharing),
+                ListenerProtocol::Tcp => Self::open_streams(address, sharing),
+            };
+            let source = match opened {
+                Ok(fd) => break fd,
+                Err(source) => source,
+            };
+            match source.kind() {
+                io::ErrorKind::AddrInUse => {
+                    let holder = holder::port_holder(protocol, address);
+                    if holder.is_some() || Instant::now() >= deadline {
+                        return Err(CompanionError::Taken { listener, protocol, address, holder });
+                    }
+                    std::thread::sleep(RELEASE_LOOK);
+                }
+                io::ErrorKind::AddrNotAvailable => return Err(CompanionError::NotOurs { listener, address }),
+                _ => return Err(CompanionError::Bind { listener, protocol, address, source }),
+            }
         };
-        let fd = opened.map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => CompanionError::Taken {
-                listener,
-                protocol,
-                address,
-                holder: holder::port_holder(protocol, address),
-            },
-            io::ErrorKind::AddrNotAvailable => CompanionError::NotOurs { listener, address },
-            _ => CompanionError::Bind { listener, protocol, address, source },
-        })?;
         let bound = rustix::net::getsockname(&fd).ok().and_then(|bound| SocketAddr::try_from(bound).ok());
         Ok(Self { fd, listener, worker, protocol, address: bound.unwrap_or(address) })
     }

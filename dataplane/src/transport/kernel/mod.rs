@@ -12,6 +12,7 @@
 //! | `connections` | accepting, reading, answering, closing |
 //! | `connection` | one connection and what is kept of it |
 //! | `gather` | sending what lies in several places at once |
+//! | `watch` | what else a worker sleeps on |
 //! | `error` | [`KernelError`] |
 //!
 //! Like every transport it is a step, [`Kernel::poll`], that never waits; [`Kernel::sleep`] is for the driver alone.
@@ -24,6 +25,7 @@ mod error;
 mod gather;
 pub mod message;
 mod ring;
+mod watch;
 
 pub use connections::Patience;
 pub use error::{KERNEL_MIN, KernelError};
@@ -37,6 +39,7 @@ use arrayvec::ArrayVec;
 use self::connections::Connections;
 use self::datagrams::Datagrams;
 use self::ring::{COMPLETIONS_MAX, Completion, Ring, Token};
+use self::watch::Watch;
 use super::server::Server;
 use super::streams::StreamListeners;
 use crate::limits::QUEUES_MAX;
@@ -69,8 +72,7 @@ pub struct Kernel {
     /// Dropped only once the ring has ended everything that uses its memory.
     parts: ManuallyDrop<Parts>,
     taken: ArrayVec<Completion, COMPLETIONS_MAX>,
-    /// By number: whether the ring tells of a descriptor that is waited for.
-    awaited: Vec<bool>,
+    watch: Watch,
 }
 
 struct Parts {
@@ -86,6 +88,7 @@ impl Kernel {
     pub fn new(setup: KernelSetup) -> Result<Self, KernelError> {
         let KernelSetup { datagrams, streams, listeners, connections_max, patience } = setup;
         let mut ring = Ring::new()?;
+        let watch = Watch::new(QUEUES_MAX)?;
         let mut datagrams = Datagrams::new(&ring, DATAGRAM_GROUP, datagrams)?;
         let mut connections =
             Connections::new(&ring, STREAM_GROUP, streams, listeners, connections_max, patience)?;
@@ -95,7 +98,7 @@ impl Kernel {
             ring,
             parts: ManuallyDrop::new(Parts { datagrams, connections }),
             taken: ArrayVec::new(),
-            awaited: vec![false; QUEUES_MAX + 1],
+            watch,
         })
     }
 
@@ -109,7 +112,7 @@ impl Kernel {
 
     /// Serves what has come, and sends the replies. Returns how many datagrams and pieces of streams it took.
     pub fn poll(&mut self, metrics: &WorkerMetrics, server: &mut impl Server) -> usize {
-        let Self { ring, parts, taken, awaited } = self;
+        let Self { ring, parts, taken, watch } = self;
         let Parts { datagrams, connections } = &mut **parts;
         if taken.is_empty() {
             ring.take(taken);
@@ -138,7 +141,7 @@ impl Kernel {
                     served += 1;
                 }
                 Token::Send(number) => connections.sent(number, completion, server.now()),
-                Token::Ready(number) => awaited[number as usize] = false,
+                Token::Ready(number) => watch.told(number),
             }
         }
         connections.settle(ring, server);
@@ -150,28 +153,23 @@ impl Kernel {
         served
     }
 
-    /// Sleeps until there is something to poll for, one of these descriptors is readable, or the time is over. They are
-    /// known by their place: one that has become another has to be forgotten first. True when the first one is readable.
+    /// Sleeps until there is something to poll for, `wake` or one of the lanes' handles is readable, or the time is over. True
+    /// when it was `wake`.
     pub fn sleep<'d>(
         &mut self,
-        descriptors: impl Iterator<Item = (usize, BorrowedFd<'d>)>,
+        wake: BorrowedFd<'_>,
+        lanes: impl Iterator<Item = (usize, BorrowedFd<'d>)>,
         timeout_ns: u64,
     ) -> bool {
-        for (number, descriptor) in descriptors {
-            if !std::mem::replace(&mut self.awaited[number], true) {
-                self.ring.wait_for(descriptor, number as u32);
-            }
-        }
+        self.watch.arm(&mut self.ring, wake, lanes);
         self.ring.sleep(timeout_ns);
         self.ring.take(&mut self.taken);
-        self.taken.iter().any(|completion| completion.token == Token::Ready(0))
+        self.taken.iter().any(Watch::is_wake)
     }
 
-    /// Lets go of a descriptor that was slept on: until then its file would stay open.
-    pub fn forget(&mut self, number: usize) {
-        if std::mem::take(&mut self.awaited[number]) {
-            self.ring.cancel(Token::Ready(number as u32));
-        }
+    /// A lane was given up, and its handle closed: the next one of its number has another.
+    pub fn forget_lane(&mut self, lane: usize) {
+        self.watch.forget(lane);
     }
 
     /// Closes the connections whose time is over; wanted some times a second.

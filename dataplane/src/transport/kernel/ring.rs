@@ -190,14 +190,6 @@ impl Ring {
         }
     }
 
-    /// Ends an operation before its time, if it is still under way; its completion follows.
-    pub(super) fn cancel(&mut self, token: Token) {
-        // What was not submitted yet cannot be found.
-        self.enter();
-        let operation = CancelBuilder::user_data(token.pack()).all();
-        let _ = self.uring.submitter().register_sync_cancel(None, operation);
-    }
-
     /// Ends every operation. True once the kernel uses none of their memory any more.
     pub(super) fn retire(&mut self) -> bool {
         let mut taken = ArrayVec::new();
