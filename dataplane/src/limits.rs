@@ -65,11 +65,17 @@ pub const KERNEL_RECEIVE_BUFFERS: u16 = 256;
 /// Bytes of such a buffer.
 pub const KERNEL_RECEIVE_BYTES: usize = 16 << 10;
 
-/// Chunks for what is to be sent to ordinary connections, of one worker.
-pub const KERNEL_CHUNKS: usize = 4_096;
+/// Bytes of the beginning of a request that every ordinary connection may have unread at the same time.
+pub const KERNEL_BEGINNING_BYTES: usize = 1 << 10;
+
+/// Chunks for what is to be sent to ordinary connections, of one worker: 128 MiB, of which untouched pages cost nothing.
+pub const KERNEL_CHUNKS: usize = 8_192;
 
 /// Bytes of such a chunk.
 pub const KERNEL_CHUNK_BYTES: usize = 16 << 10;
+
+/// Bytes one ordinary connection may have to be sent before further replies wait.
+pub const KERNEL_OUTPUT_BYTES_LONG: usize = 256 << 10;
 
 /// Bytes one ordinary connection may have to be sent: the longest reply.
 pub const STREAM_OUTPUT_BYTES_MAX: usize = 2 << 20;
@@ -104,9 +110,9 @@ const _: () = {
     assert!(REPLY_FRAMES_AT_HAND <= SUPPLY_FRAMES_MAX);
     assert!(KERNEL_REPLIES >= REPLY_FRAMES_AT_HAND);
     assert!(KERNEL_DATAGRAMS.is_power_of_two() && KERNEL_RECEIVE_BUFFERS.is_power_of_two());
-    assert!(KERNEL_RECEIVE_BYTES <= STREAM_INPUT_BYTES_LONG);
-    // The longest reply fits the half of the chunks that one connection may have.
-    assert!(STREAM_OUTPUT_BYTES_MAX <= KERNEL_CHUNKS / 2 * KERNEL_CHUNK_BYTES);
+    assert!(KERNEL_BEGINNING_BYTES < KERNEL_RECEIVE_BYTES && KERNEL_RECEIVE_BYTES < STREAM_INPUT_BYTES_LONG);
+    // The longest reply fits the quarter of the chunks that one connection may have.
+    assert!(STREAM_OUTPUT_BYTES_MAX <= KERNEL_CHUNKS / 4 * KERNEL_CHUNK_BYTES);
     assert!((RATE_LIMITED_SOURCES / RATE_LIMITER_WAYS).is_power_of_two());
     assert!(SLEEP_NS_MAX * 4 <= STALE_NS);
     assert!(KEY_BYTES_MAX <= u8::MAX as usize);

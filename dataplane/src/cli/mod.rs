@@ -92,10 +92,7 @@ fn load(file: &Path) -> Result<Config, ConfigErrors> {
 
 /// The configuration of a file, or else what is built in, with values from the command line.
 fn load_or_builtin(file: Option<&Path>, assignments: &[String]) -> Result<Config, ConfigErrors> {
-    let mut config = file.map_or_else(|| Ok(Config::builtin()), load)?;
-    config.set(assignments)?;
-    config.check(&Daemon::new().registry().names().collect::<Vec<_>>())?;
-    Ok(config)
+    config::load_with(file, &Daemon::new().registry().names().collect::<Vec<_>>(), assignments)
 }
 
 /// Prints to standard output. A reader that has gone (`dataplane status | head -1`) is no error.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use dataplane::topology;
+use dataplane::daemon::Daemon;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -16,7 +16,7 @@ pub(super) struct Arguments {
 
 pub(super) fn plan(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = super::load(&arguments.file.config)?;
-    let plan = topology::plan(&topology::discover()?, &config)?;
+    let plan = Daemon::plan(&config)?;
     super::print(&if arguments.json { serde_json::to_string(&plan)? } else { plan.to_string() })?;
     Ok(ExitCode::SUCCESS)
 }

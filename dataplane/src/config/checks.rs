@@ -10,7 +10,7 @@ use super::model::{
 };
 use super::reader::{Report, nearest};
 use super::sources;
-use crate::limits::QUEUES_MAX;
+use crate::limits::{QUEUES_MAX, WORKERS_MAX};
 
 /// What an empty allow-list means.
 pub(super) const NOBODY: &str =
@@ -80,6 +80,21 @@ fn some_interface(config: &Config, report: &Report<'_>) {
 }
 
 fn cores(config: &Config, report: &Report<'_>) {
+    if let Some(cores) = &config.workers.cores {
+        if cores.len() > WORKERS_MAX {
+            let count = cores.len();
+            report.error_at(
+                "workers.cores",
+                format!("has {count} cores; one daemon runs {WORKERS_MAX} workers at most"),
+            );
+        }
+        for (at, core) in cores.iter().enumerate().filter(|(at, core)| cores[..*at].contains(core)) {
+            report.error_at(
+                &format!("workers.cores[{at}]"),
+                format!("core {core} is there twice; a worker needs its core for itself"),
+            );
+        }
+    }
     let (Some(workers), Some(housekeeping)) = (&config.workers.cores, &config.daemon.housekeeping_cores)
     else {
         return;

@@ -42,7 +42,7 @@ pub use sources::private_sources;
 /// # Errors
 /// Every error in the file, or why it could not be read.
 pub fn load(path: impl AsRef<Path>) -> Result<Config, ConfigErrors> {
-    read(path.as_ref(), None)
+    read(path.as_ref(), None, &[])
 }
 
 /// Like [`load`], for a daemon with these services: a listener that names another is an error too.
@@ -50,7 +50,28 @@ pub fn load(path: impl AsRef<Path>) -> Result<Config, ConfigErrors> {
 /// # Errors
 /// Every error in the file, or why it could not be read.
 pub fn load_for(path: impl AsRef<Path>, services: &[&str]) -> Result<Config, ConfigErrors> {
-    read(path.as_ref(), Some(services))
+    read(path.as_ref(), Some(services), &[])
+}
+
+/// Like [`load_for`], of a file or else of what is built in, with values in the place of others (see [`Config::set`]). What
+/// must hold between values is looked at afterwards.
+///
+/// # Errors
+/// Every error in the file and in the values, or why the file could not be read.
+pub fn load_with(
+    path: Option<&Path>,
+    services: &[&str],
+    assignments: &[String],
+) -> Result<Config, ConfigErrors> {
+    match path {
+        Some(path) => read(path, Some(services), assignments),
+        None => {
+            let mut config = Config::builtin();
+            config.set(assignments)?;
+            config.check(services)?;
+            Ok(config)
+        }
+    }
 }
 
 /// Checks a configuration. A listener may name any service.
@@ -58,20 +79,24 @@ pub fn load_for(path: impl AsRef<Path>, services: &[&str]) -> Result<Config, Con
 /// # Errors
 /// Every error in the text.
 pub fn parse(text: &str) -> Result<Config, ConfigErrors> {
-    parse_for(text, None)
+    parse_for(text, None, &[])
 }
 
-fn read(path: &Path, services: Option<&[&str]>) -> Result<Config, ConfigErrors> {
+fn read(path: &Path, services: Option<&[&str]>, assignments: &[String]) -> Result<Config, ConfigErrors> {
     match std::fs::read_to_string(path) {
-        Ok(text) => parse_for(&text, services).map_err(|errors| errors.in_file(path)),
+        Ok(text) => parse_for(&text, services, assignments).map_err(|errors| errors.in_file(path)),
         Err(source) => Err(ConfigErrors::unreadable(path, &source)),
     }
 }
 
-fn parse_for(text: &str, services: Option<&[&str]>) -> Result<Config, ConfigErrors> {
+fn parse_for(text: &str, services: Option<&[&str]>, assignments: &[String]) -> Result<Config, ConfigErrors> {
     let report = reader::Report::new(text);
     let root = reader::document(&report);
-    let config = sections::config(root, services);
+    let mut config = sections::config(root);
+    if let Err(errors) = config.set(assignments) {
+        report.take_over(errors);
+    }
+    checks::between_values(&config, services, &report);
     report.finish()?;
     Ok(config)
 }

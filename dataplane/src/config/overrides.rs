@@ -143,6 +143,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_set_has_to_fit_the_rest() {
+        let config = set(&["workers.cores=1,1"]).expect("each is a core");
+        let errors = config.check(&["memcached", "resp"]).expect_err("one core for two workers").to_string();
+        assert!(errors.contains("workers.cores[1]: core 1 is there twice"), "{errors}");
+    }
+
+    #[test]
     fn what_cannot_be_set_is_told_all_at_once() {
         let wrong = [
             ("listen.memcached", "write it KEY=VALUE"),

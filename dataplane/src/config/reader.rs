@@ -49,6 +49,11 @@ impl<'s> Report<'s> {
         self.places.borrow_mut().insert(key.to_owned(), self.line_of(place.start));
     }
 
+    /// Reports what was found elsewhere.
+    pub(super) fn take_over(&self, found: ConfigErrors) {
+        self.errors.borrow_mut().extend(found.errors);
+    }
+
     /// Reports that a key lacks something, unless it could not be read: then that has been reported.
     pub(super) fn lacking(&self, key: &str, message: impl Into<String>) {
         let reported = self.broken.get() || self.errors.borrow().iter().any(|error| error.key == key);
@@ -153,11 +158,6 @@ impl<'r, 's> Section<'r, 's> {
             return None;
         }
         field.items()
-    }
-
-    /// The report errors go to.
-    pub(super) fn report(&self) -> &'r Report<'s> {
-        self.report
     }
 
     /// Reports that one of this section's keys is not there.

@@ -12,7 +12,6 @@ use super::model::{
 };
 use super::reader::{Field, Section};
 use super::{bounds, checks, defaults, sources};
-use crate::limits::WORKERS_MAX;
 use crate::memory::HugePages;
 
 const STEER_LOG: [(&str, SteerLogLevel); 5] = [
@@ -41,8 +40,8 @@ const TRANSPORT: [(&str, ListenerTransport); 3] = [
     (ListenerTransport::Auto.label(), ListenerTransport::Auto),
 ];
 
-/// The whole document, for a daemon with these services, if they are known.
-pub(super) fn config(mut root: Section<'_, '_>, services: Option<&[&str]>) -> Config {
+/// The whole document. What must hold between its values is not looked at.
+pub(super) fn config(mut root: Section<'_, '_>) -> Config {
     let daemon = daemon(root.section("daemon"));
     let interfaces = root.sections_if_any("interface").into_iter().map(interface).collect();
     let workers = workers(root.section("workers"));
@@ -50,9 +49,7 @@ pub(super) fn config(mut root: Section<'_, '_>, services: Option<&[&str]>) -> Co
     let tcp = tcp(root.section("tcp"));
     let listeners: Vec<ListenerConfig> =
         root.sections("listener", "name the service and its port").into_iter().map(listener).collect();
-    let config = Config { daemon, interfaces, workers, table, tcp, listeners };
-    checks::between_values(&config, services, root.report());
-    config
+    Config { daemon, interfaces, workers, table, tcp, listeners }
 }
 
 fn daemon(mut section: Section<'_, '_>) -> DaemonConfig {
@@ -106,14 +103,7 @@ fn busy_poll(mut section: Section<'_, '_>) -> Option<BusyPollConfig> {
 }
 
 fn workers(mut section: Section<'_, '_>) -> WorkersConfig {
-    let cores = section.take("cores").and_then(|field| {
-        let count = field.place();
-        let cores = cores(field)?;
-        if cores.len() > WORKERS_MAX {
-            count.error(format!("has {} cores; one daemon runs {WORKERS_MAX} workers at most", cores.len()));
-        }
-        Some(cores)
-    });
+    let cores = section.take("cores").and_then(cores);
     let spin_us =
         section.take("spin_us").and_then(|field| field.number(&bounds::SPIN_US)).unwrap_or(defaults::SPIN_US);
     let choices = [("adaptive", Idle::Adaptive { spin_us }), ("busy", Idle::Busy)];

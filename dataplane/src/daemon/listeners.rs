@@ -23,12 +23,14 @@ pub(super) struct Making<'a> {
     pub(super) registry: &'a Registry,
     pub(super) steering: &'a Steering,
     pub(super) worker: usize,
+    /// Connections the ordinary sockets of one worker may have.
+    pub(super) kernel_connections_max: usize,
 }
 
 impl Making<'_> {
     /// The listeners for datagrams, whichever way these come.
     pub(super) fn datagrams(&self) -> Result<Vec<Listener>, DaemonError> {
-        let Self { config, registry, steering, worker } = *self;
+        let Self { config, registry, steering, worker, .. } = *self;
         of(config, ListenerProtocol::Udp)
             .map(|(index, listener)| {
                 let service = service(config, registry, index, worker, self.workers())?;
@@ -72,7 +74,7 @@ impl Making<'_> {
 
     /// What is served over these sockets: every listener, steered or not.
     pub(super) fn kernel(&self, sockets: Vec<CompanionSocket>) -> Result<KernelSetup, DaemonError> {
-        let connections_max = self.config.tcp.connections as usize;
+        let connections_max = self.kernel_connections_max;
         let listeners = StreamListeners::new(self.stream_listeners(|_| true)?, connections_max);
         let (streams, datagrams): (Vec<_>, Vec<_>) =
             sockets.into_iter().partition(|socket| socket.protocol() == ListenerProtocol::Tcp);
@@ -93,7 +95,7 @@ impl Making<'_> {
         &self,
         wanted: impl Fn(&ListenerConfig) -> bool,
     ) -> Result<Vec<StreamListener>, DaemonError> {
-        let Self { config, registry, steering, worker } = *self;
+        let Self { config, registry, steering, worker, .. } = *self;
         of(config, ListenerProtocol::Tcp)
             .filter(|(_, listener)| wanted(listener))
             .map(|(index, listener)| {

@@ -8,10 +8,12 @@
 //! | `steering` | the NICs, or why listeners do without them |
 //! | `interface` | one NIC: its steering program, and the lanes opened on its queues |
 //! | `heartbeat` | each worker's heartbeat, for the sentinel and the control plane |
+//! | `descriptors` | how many open files there may be |
 //! | `listeners` | what a worker serves, made of the configuration |
 //! | `workers` | the workers' threads |
 //! | `supervisor` | what happens to lanes that fail while it runs |
 
+mod descriptors;
 mod error;
 mod heartbeat;
 mod interface;
@@ -25,8 +27,10 @@ mod workers;
 pub use error::DaemonError;
 pub use registry::Registry;
 
+use self::steering::Steering;
 use crate::config::Config;
 use crate::service::{Service, ServiceError, ServiceSetup};
+use crate::topology::{self, Plan};
 
 /// The daemon: what it can serve. [`Daemon::run`] serves it.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +70,14 @@ impl Daemon {
     pub fn run(self, config: Config) -> Result<(), DaemonError> {
         config.check(&self.registry.names().collect::<Vec<_>>())?;
         run::run(&config, &self.registry)
+    }
+
+    /// Who would do what where on this host. Nothing is touched.
+    ///
+    /// # Errors
+    /// [`DaemonError`]: why there is no plan.
+    pub fn plan(config: &Config) -> Result<Plan, DaemonError> {
+        Ok(Steering::plan(&topology::discover()?, config)?.plan)
     }
 
     /// Becomes the sentinel when this process was started as one (its first argument is `sentinel`): a program of

@@ -7,6 +7,7 @@
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::descriptors::connections_max;
 use super::heartbeat::WorkerHeartbeats;
 use super::interface::Interface;
 use super::listeners::{service, stream_service};
@@ -14,7 +15,7 @@ use super::steering::{Nics, Steering};
 use super::supervisor::Supervisor;
 use super::workers::{WorkerHandle, WorkerParts, XskCommand};
 use super::{DaemonError, Registry};
-use crate::config::{Config, ListenerConfig, ListenerProtocol, ListenerTransport};
+use crate::config::{Config, ListenerProtocol};
 use crate::control::companion::CompanionSocket;
 use crate::control::heartbeat::{HeartbeatMap, Heartbeats};
 use crate::control::sentinel::{SentinelProgram, SentinelSetup};
@@ -33,7 +34,8 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
     tracing::info!("plan:\n{}", steering.plan);
     let count = steering.plan.workers.len();
     let words = stream_words(config, registry, count)?;
-    let unserved = cannot_serve_kernel(config)?;
+    let unserved = cannot_serve_kernel(config, &steering)?;
+    let kernel_connections_max = connections_max(config.tcp.connections, count);
     let sockets: Arc<[CompanionSocket]> =
         CompanionSocket::bind_all(&config.listeners, count).map_err(DaemonError::Companion)?.into();
     let heartbeats = WorkerHeartbeats::new(count).map_err(DaemonError::system("making the heartbeats"))?;
@@ -44,6 +46,10 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
 
     let mut prepared = Prepared::new(config.daemon.admin, &steering.plan.housekeeping_cores)?;
     let Nics { interfaces, lanes } = steering.attach(config)?;
+    // It may have fallen back just now, to what there is not.
+    if unserved && config.listeners.iter().any(|listener| !steering.is_steered(listener.transport)) {
+        Kernel::probe()?;
+    }
     let listeners = steering.listeners(config);
     let steering = Arc::new(steering);
     let (events, happened) = mpsc::channel();
@@ -60,6 +66,7 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
             steering: Arc::clone(&steering),
             lanes,
             sockets: own.map_err(DaemonError::system("sharing the companion's sockets with a worker"))?,
+            kernel_connections_max,
             beat: heartbeats.beat(worker.worker),
             others_stale: others_stale(worker.worker, count, &view),
             metrics: Arc::clone(&metrics),
@@ -131,10 +138,9 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
 }
 
 /// Whether ordinary sockets cannot be served here: an error when a listener has nothing else.
-fn cannot_serve_kernel(config: &Config) -> Result<bool, DaemonError> {
+fn cannot_serve_kernel(config: &Config, steering: &Steering) -> Result<bool, DaemonError> {
     let Err(error) = Kernel::probe() else { return Ok(false) };
-    let needed = |listener: &ListenerConfig| listener.transport != ListenerTransport::Bypass;
-    if config.listeners.iter().any(needed) {
+    if config.listeners.iter().any(|listener| !steering.is_steered(listener.transport)) {
         return Err(error.into());
     }
     tracing::warn!(

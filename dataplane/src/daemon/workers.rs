@@ -45,6 +45,8 @@ pub(super) struct WorkerParts {
     pub(super) lanes: Vec<Lane>,
     /// Its ordinary sockets; none when those cannot be served here.
     pub(super) sockets: Vec<CompanionSocket>,
+    /// Connections these may have.
+    pub(super) kernel_connections_max: usize,
     pub(super) beat: Beat,
     pub(super) others_stale: Option<Box<dyn Fn(u64) -> bool + Send>>,
     pub(super) metrics: Arc<WorkerMetrics>,
@@ -143,7 +145,17 @@ fn assemble(
     registry: &Registry,
     (commands, wake): (Receiver<XskCommand>, Wake),
 ) -> Result<(XskDriver, XskWorker), DaemonError> {
-    let WorkerParts { plan, steering, lanes, sockets, beat, others_stale, metrics, events } = parts;
+    let WorkerParts {
+        plan,
+        steering,
+        lanes,
+        sockets,
+        kernel_connections_max,
+        beat,
+        others_stale,
+        metrics,
+        events,
+    } = parts;
     tracing::info!(
         worker = plan.worker,
         bytes = config.table.capacity_bytes,
@@ -175,7 +187,8 @@ fn assemble(
             "this host gave the table's memory slowly; huge pages set aside would help"
         );
     }
-    let made = listeners::Making { config, registry, steering: &steering, worker: plan.worker };
+    let (steering, worker) = (&*steering, plan.worker);
+    let made = listeners::Making { config, registry, steering, worker, kernel_connections_max };
     let streams = made.streams(&lanes)?;
     let kernel = if sockets.is_empty() { None } else { Some(Kernel::new(made.kernel(sockets)?)?) };
     let shard = Shard::new(made.datagrams()?, Box::new(table), metrics);

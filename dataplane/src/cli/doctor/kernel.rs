@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use dataplane::config::{Attachment, Config};
+use dataplane::config::{Attachment, Config, ListenerTransport};
+use dataplane::transport::kernel::Kernel;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -19,7 +20,25 @@ const BPF_FS: &str = "/sys/fs/bpf";
 pub(super) fn examine(config: Option<&Config>) -> Vec<Finding> {
     let mut findings = vec![version(), af_xdp(), btf(), jit()];
     findings.push(bpffs(config));
+    findings.push(io_uring(config));
     findings
+}
+
+/// What ordinary sockets are served through.
+fn io_uring(config: Option<&Config>) -> Finding {
+    let Err(error) = Kernel::probe() else {
+        return Finding::good("io_uring", "ordinary sockets can be served");
+    };
+    let needed = |config: &Config| {
+        config.listeners.iter().any(|listener| listener.transport == ListenerTransport::Kernel)
+    };
+    let verdict = if config.is_some_and(needed) { Verdict::Lacking } else { Verdict::Note };
+    Finding::with_command(
+        verdict,
+        "io_uring",
+        error.to_string(),
+        Some("sysctl -w kernel.io_uring_disabled=0".to_owned()),
+    )
 }
 
 fn version() -> Finding {

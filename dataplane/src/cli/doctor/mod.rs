@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use dataplane::config::Config;
+use dataplane::config::{Config, ListenerTransport};
 use dataplane::topology::{self, Topology};
 
 use report::{Finding, Report};
@@ -42,14 +42,20 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn doctor(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = arguments.config.as_deref().map(super::load).transpose()?;
+    let mut config = arguments.config.as_deref().map(super::load).transpose()?;
+    if let Some(config) = &mut config
+        && config.listeners.iter().all(|listener| listener.transport == ListenerTransport::Kernel)
+    {
+        // Nothing of them is touched then.
+        config.interfaces.clear();
+    }
     let report = examine(config.as_ref());
     super::print(&if arguments.json { serde_json::to_string(&report)? } else { report.to_string() })?;
     Ok(if report.fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn examine(config: Option<&Config>) -> Report {
-    let mut findings = privileges::examine();
+    let mut findings = privileges::examine(config);
     findings.extend(kernel::examine(config));
     match topology::discover() {
         Ok(topology) => {

@@ -1,12 +1,20 @@
 //! What this process may do.
 
 use caps::Capability;
+use dataplane::config::{Config, ListenerConfig, ListenerTransport};
 use dataplane::privileges::{CAPABILITIES, lacks};
 use rustix::process::{Resource, getrlimit};
 
 use super::report::Finding;
 
-pub(super) fn examine() -> Vec<Finding> {
+/// With a configuration whose listeners all have ordinary sockets alone, none is needed.
+pub(super) fn examine(config: Option<&Config>) -> Vec<Finding> {
+    if config.is_some_and(|config| !needs_any(config)) {
+        return vec![Finding::good(
+            "privileges",
+            "none is needed: every listener has ordinary sockets alone",
+        )];
+    }
     let missing: Vec<(Capability, &str)> = CAPABILITIES
         .into_iter()
         .filter(|&(capability, _)| lacks(capability))
@@ -19,7 +27,22 @@ pub(super) fn examine() -> Vec<Finding> {
     }
     let purposes: Vec<String> =
         missing.iter().map(|(capability, purpose)| format!("{capability} (to {purpose})")).collect();
-    vec![Finding::lacking("privileges", format!("without {}", purposes.join(", ")), command())]
+    let without = format!("without {}", purposes.join(", "));
+    if config.is_some_and(|config| config.listeners.iter().all(|listener| !must_steer(listener))) {
+        return vec![Finding::note(
+            "privileges",
+            format!("{without}: listeners with transport = \"auto\" fall back"),
+        )];
+    }
+    vec![Finding::lacking("privileges", without, command())]
+}
+
+fn needs_any(config: &Config) -> bool {
+    config.listeners.iter().any(|listener| listener.transport != ListenerTransport::Kernel)
+}
+
+fn must_steer(listener: &ListenerConfig) -> bool {
+    listener.transport == ListenerTransport::Bypass
 }
 
 fn memlock_is_unlimited() -> bool {

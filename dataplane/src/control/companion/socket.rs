@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use super::{datagram, holder};
 use crate::config::{ListenerConfig, ListenerProtocol};
 
-/// Bytes the kernel may queue on each socket: some thousand small requests, for a burst while the thread is busy.
+/// Bytes the kernel may queue on each socket: some thousand small requests, for a burst while the worker is busy.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 /// Connections the kernel keeps until they are taken: a pool of clients that all connect at once.
 const BACKLOG: i32 = 1_024;

@@ -174,6 +174,12 @@ impl SentinelLoop {
                 // The log may be gone; the clients matter more.
                 let _ = match &stale[..] {
                     [] => writeln!(io::stderr(), "dataplane sentinel: every worker is alive again"),
+                    _ if self.unserved => {
+                        writeln!(
+                            io::stderr(),
+                            "dataplane sentinel: answering on ordinary sockets, which nobody serves"
+                        )
+                    }
                     stale => {
                         writeln!(
                             io::stderr(),

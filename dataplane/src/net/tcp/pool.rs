@@ -164,6 +164,15 @@ impl<T> Blocks<T> {
             .find_map(|class| self.notes[class].take().map(|number| BlockId { class: class as u8, number }))
     }
 
+    /// A free block of the smallest size that holds this many bytes, or of the next one, unless that is the largest: those are
+    /// for what needs them.
+    pub(crate) fn take_near(&mut self, bytes: usize) -> Option<BlockId> {
+        let fitting = self.classes.iter().position(|class| class.bytes >= bytes)?;
+        let last = if fitting + 2 < CLASSES { fitting + 1 } else { fitting };
+        (fitting..=last)
+            .find_map(|class| self.notes[class].take().map(|number| BlockId { class: class as u8, number }))
+    }
+
     pub(crate) fn give(&mut self, block: BlockId) {
         self.notes[usize::from(block.class)].give(block.number);
     }

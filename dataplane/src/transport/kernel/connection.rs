@@ -47,6 +47,9 @@ pub(super) struct Connection {
     pub(super) output: Chain,
     /// When bytes last came, or went.
     pub(super) active_ns: u64,
+    /// Since when it is looked at how fast its replies are read, and how many bytes of them were meanwhile.
+    pub(super) reading_since_ns: u64,
+    pub(super) read_bytes: usize,
     /// Since when a request lies unread that is not whole; 0 while none does.
     pub(super) incomplete_ns: u64,
 }
@@ -66,6 +69,8 @@ impl Connection {
             room_wanted: 0,
             output: Chain::EMPTY,
             active_ns: now_ns,
+            reading_since_ns: now_ns,
+            read_bytes: 0,
             incomplete_ns: 0,
         }
     }
@@ -75,28 +80,26 @@ impl Connection {
         self.unread.map_or(0, |unread| unread.length)
     }
 
-    /// Makes sure that so many bytes can be kept behind those unread. False when the pool has no block for them.
-    pub(super) fn make_room(&mut self, blocks: &mut Blocks<()>, bytes: usize) -> bool {
-        let Some(unread) = &mut self.unread else { return blocks.largest_free() >= bytes };
-        let capacity = blocks.capacity(unread.block);
-        if unread.start + unread.length + bytes <= capacity {
-            return true;
+    /// Bytes that can be kept behind those unread, at most `most`, once there is as good a block for them as can be had; 0 is
+    /// none, until others give theirs back.
+    pub(super) fn make_room(&mut self, blocks: &mut Blocks<()>, most: usize) -> usize {
+        let Some(unread) = &mut self.unread else { return blocks.largest_free().min(most) };
+        let mut capacity = blocks.capacity(unread.block);
+        if self.needed > capacity
+            // No larger than the message is known to be: who sends a byte and no more must not hold what others need.
+            && let Some(larger) = blocks.take_near(self.needed)
+        {
+            blocks.copy(unread.block, unread.start..unread.start + unread.length, larger);
+            blocks.give(unread.block);
+            *unread = Unread { block: larger, start: 0, length: unread.length };
+            capacity = blocks.capacity(larger);
         }
-        if unread.length + bytes <= capacity {
+        if unread.start > 0 && unread.start + unread.length + most > capacity {
             let (_, block) = blocks.parts_mut(unread.block);
             block.copy_within(unread.start..unread.start + unread.length, 0);
             unread.start = 0;
-            return true;
         }
-        // As large as the message is known to be, or else at least twice as large: a long one is moved a few times only.
-        let wanted = self.needed.max(2 * capacity) + bytes;
-        let Some(larger) = blocks.take(wanted).or_else(|| blocks.take(unread.length + bytes)) else {
-            return false;
-        };
-        blocks.copy(unread.block, unread.start..unread.start + unread.length, larger);
-        blocks.give(unread.block);
-        *unread = Unread { block: larger, start: 0, length: unread.length };
-        true
+        (capacity - unread.start - unread.length).min(most)
     }
 
     /// Keeps bytes behind those unread. False when there is no room for them.
@@ -105,9 +108,9 @@ impl Connection {
             return true;
         }
         if self.unread.is_none() {
-            let Some(block) = blocks.take(bytes.len()) else { return false };
+            let Some(block) = blocks.take_near(bytes.len()) else { return false };
             self.unread = Some(Unread { block, start: 0, length: 0 });
-        } else if !self.make_room(blocks, bytes.len()) {
+        } else if self.make_room(blocks, bytes.len()) < bytes.len() {
             return false;
         }
         let Some(unread) = &mut self.unread else { return false };
@@ -161,7 +164,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_kept_is_what_came_and_every_block_comes_back(
-            steps in proptest::collection::vec((0usize..40, 0usize..60), 1..100),
+            steps in proptest::collection::vec((0usize..40, 0usize..60, 0usize..128), 1..100),
         ) {
             let class = |bytes, count| Class { bytes, count };
             let mut blocks = Blocks::new([class(16, 2), class(32, 2), class(64, 1), class(128, 1)], &());
@@ -169,13 +172,13 @@ mod tests {
             let mut connection = connection();
             let mut model: VecDeque<u8> = VecDeque::new();
             let mut next = 0u8;
-            for (came, read) in steps {
-                let bytes: Vec<u8> = (0..came).map(|_| { next = next.wrapping_add(1); next }).collect();
-                if connection.keep(&mut blocks, &bytes) {
-                    model.extend(&bytes);
-                } else {
-                    prop_assert!(model.len() + came > 128, "the largest block is free for the only connection");
-                }
+            for (came, read, needed) in steps {
+                connection.needed = needed.max(model.len() + 1).min(128);
+                let room = connection.make_room(&mut blocks, came);
+                let bytes: Vec<u8> = (0..room).map(|_| { next = next.wrapping_add(1); next }).collect();
+                prop_assert!(connection.keep(&mut blocks, &bytes), "what there was room for");
+                prop_assert!(came == 0 || room > 0 || model.len() == 128, "the only connection goes on");
+                model.extend(&bytes);
                 prop_assert!(connection.peek(&blocks).iter().eq(&model));
                 let read = read.min(model.len());
                 model.drain(..read);
@@ -185,5 +188,19 @@ mod tests {
             connection.release(&mut blocks, &mut Chunks::new(1, 8));
             prop_assert_eq!(blocks.available(), free);
         }
+    }
+
+    #[test]
+    fn a_short_beginning_holds_a_small_block_only() {
+        let class = |bytes, count| Class { bytes, count };
+        let mut blocks = Blocks::new([class(16, 1), class(32, 1), class(64, 1), class(128, 1)], &());
+        let mut connections: Vec<Connection> = (0..3).map(|_| connection()).collect();
+        // The second has the next size for want of the first; the third has none: the larger ones are for longer requests.
+        let kept = connections.iter_mut().map(|connection| connection.keep(&mut blocks, b"g"));
+        assert_eq!(kept.collect::<Vec<_>>(), [true, true, false]);
+        assert_eq!(blocks.available(), [0, 0, 1, 1]);
+        connections[0].needed = 100;
+        assert_eq!(connections[0].make_room(&mut blocks, 1_000), 127);
+        assert_eq!(blocks.available(), [1, 0, 1, 0]);
     }
 }

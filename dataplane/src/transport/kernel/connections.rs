@@ -9,8 +9,11 @@
 //! |---|---|
 //! | connections | who connects is closed at once |
 //! | provided buffers | receives are tried again with the next poll |
-//! | blocks for what is unread | whose request needs one waits; a new one's first bytes are lost with its connection |
-//! | chunks for what is to be sent | each connection may have half of what is free, so that the last ones are never taken; requests wait for room |
+//! | blocks for what is unread | whose request needs one of that size waits; a connection whose first bytes find none is reset |
+//! | chunks for what is to be sent | each connection may have a quarter of what is free, so that the last ones are never taken; requests wait for room |
+//!
+//! Each connection has one receive at a time and not one that goes on: how much may come is known with each, so that nothing
+//! has to be thrown away. Arming them costs some 5 % of a busy worker's time.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -25,8 +28,9 @@ use super::error::KernelError;
 use super::gather::Gathers;
 use super::ring::{Completion, Ring, Token, error_of};
 use crate::limits::{
-    KERNEL_CHUNK_BYTES, KERNEL_CHUNKS, KERNEL_RECEIVE_BUFFERS, KERNEL_RECEIVE_BYTES, STREAM_INPUT_BYTES_LONG,
-    STREAM_INPUT_BYTES_MAX, STREAM_INPUTS_LONG_MAX, STREAM_OUTPUT_BYTES_MAX,
+    KERNEL_BEGINNING_BYTES, KERNEL_CHUNK_BYTES, KERNEL_CHUNKS, KERNEL_OUTPUT_BYTES_LONG,
+    KERNEL_RECEIVE_BUFFERS, KERNEL_RECEIVE_BYTES, STREAM_INPUT_BYTES_LONG, STREAM_INPUT_BYTES_MAX,
+    STREAM_INPUTS_LONG_MAX, STREAM_OUTPUT_BYTES_MAX,
 };
 use crate::metrics::{TcpEvent, WorkerMetrics};
 use crate::net::tcp::chain::Chain;
@@ -36,8 +40,11 @@ use crate::time::{NS_PER_S, Now};
 use crate::transport::server::Server;
 use crate::transport::streams::{Admission, StreamListeners};
 
-/// Time a client may leave our replies unread before its connection is given up.
+/// Time in which a client has to read [`READ_BYTES_MIN`] of the replies that wait for it, or all of them, or its connection is
+/// given up.
 const STALLED_NS: u64 = 60 * NS_PER_S;
+/// A kilobyte a second: less than any link that a client of a cache is behind.
+const READ_BYTES_MIN: usize = 64 << 10;
 /// Time a client is given to close after we have.
 const LINGER_NS: u64 = 5 * NS_PER_S;
 /// Connections looked at in one sweep, of which there are some a second.
@@ -65,8 +72,11 @@ pub(super) struct Connections {
     free: Vec<u32>,
     /// To be looked at once the completions are done with.
     listed: Vec<u32>,
-    /// Those that wait for a pool, to be looked at with every poll.
+    /// Those that wait for a pool, to be looked at when something was given back; and a list in reserve for their exchange.
     waiting: Vec<u32>,
+    waited: Vec<u32>,
+    /// Something was given back to a pool since they were looked at.
+    released: bool,
     pools: Pools,
     patience: Patience,
     counts: [u64; TcpEvent::ALL.len()],
@@ -74,6 +84,8 @@ pub(super) struct Connections {
     swept: usize,
     closing: bool,
     suspended: bool,
+    /// A failed accept was told in the log.
+    accept_failed: bool,
 }
 
 /// What all connections share.
@@ -101,11 +113,11 @@ impl Connections {
         } else {
             Blocks::new(
                 [
+                    // The beginning of a request, for every connection there may be.
+                    class(KERNEL_BEGINNING_BYTES, connections_max),
                     class(KERNEL_RECEIVE_BYTES, 1_024),
-                    class(2 * KERNEL_RECEIVE_BYTES, 512),
                     class(STREAM_INPUT_BYTES_LONG, 256),
-                    // A whole message, and what is received together with its end.
-                    class(STREAM_INPUT_BYTES_MAX + KERNEL_RECEIVE_BYTES, STREAM_INPUTS_LONG_MAX),
+                    class(STREAM_INPUT_BYTES_MAX, STREAM_INPUTS_LONG_MAX),
                 ],
                 &(),
             )
@@ -119,6 +131,9 @@ impl Connections {
             free: (0..count as u32).rev().collect(),
             listed: Vec::with_capacity(count),
             waiting: Vec::with_capacity(count),
+            waited: Vec::with_capacity(count),
+            released: false,
+            accept_failed: false,
             pools: Pools {
                 buffers,
                 blocks,
@@ -162,7 +177,11 @@ impl Connections {
             socket.accepting = false;
         }
         if completion.result < 0 {
-            tracing::debug!(error = %error_of(completion.result), "a socket cannot accept");
+            self.count(TcpEvent::NoConnection);
+            if !std::mem::replace(&mut self.accept_failed, true) {
+                let error = error_of(completion.result);
+                tracing::warn!(%error, "connections cannot be accepted; told once");
+            }
             return;
         }
         // SAFETY: the completion of an accept carries a new descriptor, and hands it over.
@@ -210,8 +229,8 @@ impl Connections {
         connection.receiving = false;
         match (completion.result, &buffer) {
             (1.., Some(buffer)) => {
-                connection.active_ns = server.now().monotonic_ns;
                 if connection.phase == Phase::Open {
+                    connection.active_ns = server.now().monotonic_ns;
                     let Pools { buffers, blocks, chunks, .. } = pools;
                     let bytes = buffers.bytes(buffer);
                     let kept = if connection.unread.is_none() {
@@ -231,7 +250,8 @@ impl Connections {
                     }
                 }
             }
-            (0, _) => connection.ended = true,
+            // What we have shut down ourselves has not ended of itself.
+            (0, _) => connection.ended |= connection.phase != Phase::Over,
             // Tried again once buffers have come back.
             (error, _) if error == -libc::ENOBUFS => {}
             _ => connection.phase = Phase::Over,
@@ -239,6 +259,7 @@ impl Connections {
         if let Some(buffer) = buffer {
             pools.buffers.give_back(buffer);
         }
+        self.released = true;
         self.list(number);
     }
 
@@ -254,7 +275,9 @@ impl Connections {
         match u32::try_from(completion.result) {
             Ok(sent) if sent > 0 => {
                 connection.active_ns = now.monotonic_ns;
+                connection.read_bytes += sent as usize;
                 connection.output.consume(&mut pools.chunks, sent.min(connection.output.bytes()));
+                self.released = true;
             }
             _ => connection.phase = Phase::Over,
         }
@@ -263,24 +286,31 @@ impl Connections {
 
     /// Once the completions are done with: sends, receives, and ends what is to end.
     pub(super) fn settle(&mut self, ring: &mut Ring, server: &mut impl Server) {
-        // Whoever waits for a pool is looked at each time: those are few, and others have just given something back.
-        for at in 0..self.waiting.len() {
-            self.list(self.waiting[at]);
-        }
-        for connection in self.waiting.drain(..) {
-            if let Some(connection) = &mut self.slots[connection as usize] {
-                connection.waiting = false;
+        self.settle_listed(ring, server);
+        // After all others, who have given back what they had.
+        if std::mem::take(&mut self.released) && !self.waiting.is_empty() {
+            std::mem::swap(&mut self.waiting, &mut self.waited);
+            for at in 0..self.waited.len() {
+                let number = self.waited[at];
+                if let Some(connection) = &mut self.slots[number as usize] {
+                    connection.waiting = false;
+                    self.list(number);
+                }
             }
-        }
-        // What is listed meanwhile is settled too.
-        while let Some(number) = self.listed.pop() {
-            self.settle_one(number, ring, server);
+            self.waited.clear();
+            self.settle_listed(ring, server);
         }
         self.pools.buffers.publish();
     }
 
+    fn settle_listed(&mut self, ring: &mut Ring, server: &mut impl Server) {
+        while let Some(number) = self.listed.pop() {
+            self.settle_one(number, ring, server);
+        }
+    }
+
     fn settle_one(&mut self, number: u32, ring: &mut Ring, server: &mut impl Server) {
-        let Self { listeners, slots, pools, waiting, counts, free, .. } = self;
+        let Self { listeners, slots, pools, waiting, counts, free, released, .. } = self;
         let Pools { buffers, blocks, chunks, gathers } = pools;
         let place = &mut slots[number as usize];
         let Some(connection) = place else { return };
@@ -303,6 +333,7 @@ impl Connections {
         if connection.phase == Phase::Finishing && drained {
             let told = rustix::net::shutdown(&connection.descriptor, Shutdown::Write);
             connection.phase = if connection.ended || told.is_err() { Phase::Over } else { Phase::Lingering };
+            connection.active_ns = server.now().monotonic_ns;
         }
         if connection.phase == Phase::Lingering && connection.ended {
             connection.phase = Phase::Over;
@@ -311,9 +342,12 @@ impl Connections {
             Phase::Open | Phase::Lingering if connection.receiving || connection.ended => {}
             Phase::Open if connection.room_wanted > 0 => {}
             Phase::Open | Phase::Lingering => {
-                let lingering = connection.phase == Phase::Lingering;
-                if lingering || connection.make_room(blocks, KERNEL_RECEIVE_BYTES) {
-                    receive(ring, number, connection, buffers);
+                let room = match connection.phase {
+                    Phase::Lingering => KERNEL_RECEIVE_BYTES,
+                    _ => connection.make_room(blocks, KERNEL_RECEIVE_BYTES),
+                };
+                if room > 0 {
+                    receive(ring, number, connection, buffers, room);
                 }
             }
             Phase::Finishing => {}
@@ -325,6 +359,7 @@ impl Connections {
                 let event = if connection.ended { TcpEvent::Finished } else { TcpEvent::Broken };
                 counts[event as usize] += 1;
                 connection.release(blocks, chunks);
+                *released = true;
                 listeners.closed(number as usize);
                 *place = None;
                 free.push(number);
@@ -361,12 +396,18 @@ impl Connections {
                 0 => 0,
                 since => now.monotonic_ns.saturating_sub(since),
             };
+            if connection.output.bytes() == 0 {
+                (connection.reading_since_ns, connection.read_bytes) = (now.monotonic_ns, 0);
+            }
+            let reading_ns = now.monotonic_ns.saturating_sub(connection.reading_since_ns);
+            let stalled = reading_ns > STALLED_NS && connection.read_bytes < READ_BYTES_MIN;
+            if reading_ns > STALLED_NS && !stalled {
+                (connection.reading_since_ns, connection.read_bytes) = (now.monotonic_ns, 0);
+            }
             let over = match connection.phase {
                 Phase::Lingering => quiet_ns > LINGER_NS,
                 Phase::Open | Phase::Finishing => {
-                    connection.output.bytes() > 0 && quiet_ns > STALLED_NS
-                        || idle_ns > 0 && quiet_ns > idle_ns
-                        || request_ns > 0 && waited_ns > request_ns
+                    stalled || idle_ns > 0 && quiet_ns > idle_ns || request_ns > 0 && waited_ns > request_ns
                 }
                 Phase::Over => true,
             };
@@ -402,7 +443,7 @@ impl Connections {
 
     /// Whether somebody waits to be looked at.
     pub(super) fn is_due(&self) -> bool {
-        !self.listed.is_empty()
+        !self.listed.is_empty() || self.released && !self.waiting.is_empty()
     }
 
     /// Connections open.
@@ -429,10 +470,14 @@ impl Connections {
     }
 }
 
-/// Bytes a connection's output takes now.
+/// Bytes a connection's output takes now. Beyond [`KERNEL_OUTPUT_BYTES_LONG`] it takes nothing, so that only a single reply
+/// can be longer: who asks for much and reads slowly holds little.
 fn room(output: &Chain, chunks: &Chunks) -> usize {
-    let own = STREAM_OUTPUT_BYTES_MAX - output.bytes() as usize;
-    own.min(chunks.available() / 2 * chunks.chunk_bytes())
+    let bytes = output.bytes() as usize;
+    if bytes >= KERNEL_OUTPUT_BYTES_LONG {
+        return 0;
+    }
+    (STREAM_OUTPUT_BYTES_MAX - bytes).min(chunks.available() / 4 * chunks.chunk_bytes())
 }
 
 /// Shows a connection's service its input; returns how much of it is done with.
@@ -448,7 +493,9 @@ fn advance(
     let mut output = SendBuffer { chain: &mut connection.output, chunks };
     let Progress { consumed, next } =
         listeners.advance(&mut server.context(), number as usize, input, &mut output);
-    connection.incomplete_ns = 0;
+    if consumed > 0 {
+        connection.incomplete_ns = 0;
+    }
     match next {
         Next::Input { bytes } => connection.needed = bytes.max(input.len() - consumed + 1),
         Next::Room { bytes } => connection.room_wanted = bytes.clamp(1, STREAM_OUTPUT_BYTES_MAX),
@@ -478,9 +525,10 @@ fn advance_unread(
     connection.consume(blocks, done);
 }
 
-fn receive(ring: &mut Ring, number: u32, connection: &mut Connection, buffers: &Buffers) {
+/// Receives at most so many bytes.
+fn receive(ring: &mut Ring, number: u32, connection: &mut Connection, buffers: &Buffers, most: usize) {
     let descriptor = Fd(connection.descriptor.as_fd().as_raw_fd());
-    let receive = opcode::Recv::new(descriptor, std::ptr::null_mut(), KERNEL_RECEIVE_BYTES as u32)
+    let receive = opcode::Recv::new(descriptor, std::ptr::null_mut(), most as u32)
         .buf_group(buffers.group())
         .build()
         .flags(squeue::Flags::BUFFER_SELECT);

@@ -45,6 +45,8 @@ pub(super) struct Datagrams {
     header: Box<libc::msghdr>,
     buffers: Buffers,
     slots: Slots,
+    /// Which socket was armed first the last time.
+    first: usize,
     /// Sockets whose receive has ended: most often for want of buffers, which come back with the poll.
     ended: usize,
 }
@@ -63,7 +65,7 @@ impl Datagrams {
             .into_iter()
             .map(|(descriptor, port)| Socket { descriptor, port, receiving: false })
             .collect();
-        Ok(Self { sockets, header, buffers, slots: Slots::new(count), ended })
+        Ok(Self { sockets, header, buffers, slots: Slots::new(count), first: 0, ended })
     }
 
     /// Has every socket receive.
@@ -71,7 +73,14 @@ impl Datagrams {
         if self.ended == 0 {
             return;
         }
-        for (number, socket) in self.sockets.iter_mut().enumerate().filter(|(_, socket)| !socket.receiving) {
+        // Another one first each time: what a flood of the first leaves of the buffers goes to the next.
+        self.first = (self.first + 1) % self.sockets.len();
+        for turn in 0..self.sockets.len() {
+            let number = (self.first + turn) % self.sockets.len();
+            let socket = &mut self.sockets[number];
+            if socket.receiving {
+                continue;
+            }
             let descriptor = Fd(socket.descriptor.as_raw_fd());
             let header: *const libc::msghdr = &raw const *self.header;
             let receive = opcode::RecvMsgMulti::new(descriptor, header, self.buffers.group()).build();
@@ -92,7 +101,7 @@ impl Datagrams {
         metrics: &WorkerMetrics,
         server: &mut impl Server,
     ) {
-        let Self { sockets, header, buffers, slots, ended } = self;
+        let Self { sockets, header, buffers, slots, ended, .. } = self;
         let Some(socket) = sockets.get_mut(number as usize) else { return };
         if !completion.more() {
             socket.receiving = false;

@@ -13,7 +13,7 @@ use crate::net::tcp::pool::Chunks;
 /// Chunks that one operation sends.
 const PIECES: usize = 32;
 /// Operations of that kind at the same time; further ones send a chunk each.
-const GATHERS: usize = 64;
+const GATHERS: usize = 512;
 
 struct Gather {
     header: libc::msghdr,

@@ -140,7 +140,11 @@ impl Kernel {
                     connections.received(number, completion, server);
                     served += 1;
                 }
-                Token::Send(number) => connections.sent(number, completion, server.now()),
+                Token::Send(number) => {
+                    connections.sent(number, completion, server.now());
+                    // Requests may have waited for it.
+                    served += 1;
+                }
                 Token::Ready(number) => watch.told(number),
             }
         }

@@ -6,7 +6,7 @@
 //! (`IORING_SETUP_TASKRUN_FLAG`) or something was pushed.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use arrayvec::ArrayVec;
 use io_uring::squeue::Entry;
@@ -201,6 +201,9 @@ impl Ring {
             loop {
                 taken.clear();
                 self.take(&mut taken);
+                for completion in &taken {
+                    close_accepted(completion);
+                }
                 if taken.is_empty() {
                     break;
                 }
@@ -210,6 +213,14 @@ impl Ring {
             }
         }
         false
+    }
+}
+
+/// Somebody whose connection nobody takes over any more.
+fn close_accepted(completion: &Completion) {
+    if matches!(completion.token, Token::Accept(_)) && completion.result >= 0 {
+        // SAFETY: the completion of an accept carries a new descriptor, and hands it over.
+        drop(unsafe { OwnedFd::from_raw_fd(completion.result) });
     }
 }
 
