@@ -8,6 +8,8 @@
 //! | [`latency`] | latencies and the figures made of them |
 //! | [`generator`] | a closed loop over a port, and the raw reflector |
 //! | [`hiccup`] | the machine's own gaps |
+//! | [`host`] | the machine: its clocks, its settings, what it is |
+//! | [`verdict`] | bounds, and whether they are kept |
 //! | [`udp`] | `bench udp`: raw reflection, this daemon and memcached compared |
 //! | [`demo`] | `bench demo`: the whole way shown on one machine |
 
@@ -16,6 +18,8 @@ pub mod demo;
 pub mod functional;
 pub mod generator;
 pub mod hiccup;
+pub mod host;
 pub mod latency;
 pub mod udp;
+pub mod verdict;
 pub mod workload;

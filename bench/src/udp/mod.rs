@@ -4,8 +4,6 @@
 //! core, so that each side pays for its own packets, and the server's core is the one that saturates; where it
 //! does not, the row says so.
 
-mod awake;
-mod clocks;
 mod provenance;
 mod ratios;
 mod report;
@@ -13,7 +11,6 @@ mod rig;
 mod row;
 mod settings;
 mod survey;
-mod sysctl;
 mod systems;
 
 use std::path::PathBuf;
@@ -24,11 +21,10 @@ use dataplane::testbed::{daemon, requirements, signals};
 
 use crate::generator::{Keys, Load, Outcome};
 use crate::hiccup::Gaps;
+use crate::host::awake::Awake;
 use crate::workload::Operation;
-use awake::Awake;
-pub use clocks::Where;
-pub use provenance::{Machine, Parameters, Provenance};
-pub use ratios::{Details, Ratio, Ratios, Target, Verdict};
+pub use provenance::{Parameters, Provenance};
+pub use ratios::{Details, Ratio, Ratios};
 pub use report::Report;
 use rig::Rig;
 pub use row::Row;

@@ -7,6 +7,7 @@ use super::row::{Row, Sample};
 use super::settings::Stage;
 use super::systems::System;
 use crate::latency::median;
+use crate::verdict::{BOTH_SIDES, Target, Verdict};
 use crate::workload::Operation;
 
 /// Requests a second of GET at saturation, over raw reflection: what is to be reached.
@@ -65,37 +66,6 @@ pub struct Ratio {
     pub verdict: Verdict,
     /// Why that is undecided.
     pub undecided: Option<String>,
-}
-
-/// A bound.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// Not less.
-    AtLeast(f64),
-    /// Not more.
-    AtMost(f64),
-}
-
-/// Whether a bound is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// In every pass.
-    Reached,
-    /// In none.
-    NotReached,
-    /// In some, or a row it is made of is a bound itself.
-    Undecided,
-}
-
-impl Target {
-    fn kept_by(self, ratio: f64) -> bool {
-        match self {
-            Self::AtLeast(bound) => ratio >= bound,
-            Self::AtMost(bound) => ratio <= bound,
-        }
-    }
 }
 
 impl Details {
@@ -182,13 +152,7 @@ impl Ratio {
         let bounded = [Row::new(&ours), Row::new(&theirs)]
             .iter()
             .find_map(|row| Some(format!("{} at {}: {}", row.system, row.outstanding, row.notes().first()?)));
-        let verdict = match passes.iter().filter(|&&ratio| target.kept_by(ratio)).count() {
-            _ if bounded.is_some() => Verdict::Undecided,
-            0 => Verdict::NotReached,
-            kept if kept == passes.len() => Verdict::Reached,
-            _ => Verdict::Undecided,
-        };
-        let straddles = || "the passes lie on both sides of it".to_owned();
+        let verdict = Verdict::of(&passes, target, bounded.is_some());
         Some(Self {
             name,
             median: median(&passes),
@@ -198,7 +162,8 @@ impl Ratio {
             outstanding: [ours_at, theirs_at],
             target,
             verdict,
-            undecided: (verdict == Verdict::Undecided).then(|| bounded.unwrap_or_else(straddles)),
+            undecided: (verdict == Verdict::Undecided)
+                .then(|| bounded.unwrap_or_else(|| BOTH_SIDES.to_owned())),
         })
     }
 }
@@ -226,19 +191,11 @@ impl std::fmt::Display for Ratio {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { name, median, min, max, passes, outstanding: [ours, theirs], target, verdict, undecided } =
             self;
-        let (sign, bound) = match target {
-            Target::AtLeast(bound) => (">=", bound),
-            Target::AtMost(bound) => ("<=", bound),
-        };
-        let verdict = match verdict {
-            Verdict::Reached => "reached in every pass".to_owned(),
-            Verdict::NotReached => "not reached in any pass".to_owned(),
-            Verdict::Undecided => format!("undecided: {}", undecided.as_deref().unwrap_or("unknown")),
-        };
+        let verdict = verdict.told(undecided.as_deref());
         write!(
             f,
-            "{name}: {median:.2} ({min:.2} to {max:.2} in {} passes; {ours} and {theirs} under way; to reach: {sign} \
-             {bound:.2}; {verdict})",
+            "{name}: {median:.2} ({min:.2} to {max:.2} in {} passes; {ours} and {theirs} under way; to reach: {target}; \
+             {verdict})",
             passes.len()
         )
     }

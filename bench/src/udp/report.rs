@@ -224,12 +224,12 @@ fn places(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
 pub(super) mod tests {
     use std::time::Duration;
 
-    use super::super::clocks::Where;
     use super::super::rig::Measured;
     use super::super::survey::Drops;
     use super::*;
     use crate::generator::Outcome;
     use crate::hiccup::Gaps;
+    use crate::host::clocks::Where;
     use crate::latency::Latencies;
 
     /// A sample of GET at saturation with this rate, that many requests under way and a busy server.

@@ -13,15 +13,15 @@ use dataplane::port::Port;
 use dataplane::port::xsk::{self, Opened, XskConfig, XskPort, XskQueue};
 use dataplane::steer::{self, inspect::SteerStatus};
 use dataplane::testbed::redirect::Redirect;
-use dataplane::testbed::{ChildGuard, Daemon, Namespace, VethPair, cpu, daemon, napi};
+use dataplane::testbed::{ChildGuard, Daemon, Namespace, VethPair, cpu, daemon};
 
-use super::clocks::{Clocks, Spent, Watched, Where};
-use super::settings::{NapiBy, Setting};
+use super::settings::Setting;
 use super::survey::{Drops, Survey};
-use super::sysctl::Sysctl;
 use super::systems::{Running, System};
 use crate::client::Client;
 use crate::generator::{Endpoint, Flow, Generator, Load, Outcome, Reflector};
+use crate::host::clocks::{Clocks, Spent, Watched, Where};
+use crate::host::sysctl::Sysctl;
 
 /// Port of every server.
 const SERVER_PORT: u16 = 11_211;
@@ -137,22 +137,10 @@ impl Rig {
             }
             System::Memcached => self.start_memcached()?,
         };
-        self.run_server_napi(setting.napi)?;
+        let (namespace, interface) = (&self.pair.right, &self.pair.right_end.interface);
+        self.server_napi = setting.napi.arrange(namespace, interface, self.server_core)?;
         self.pin_generator()?;
         Ok(running)
-    }
-
-    /// To be said anew for each system: an XDP program that came or went has changed the NAPI.
-    fn run_server_napi(&mut self, by: NapiBy) -> Result<()> {
-        let (namespace, interface) = (&self.pair.right, &self.pair.right_end.interface);
-        self.server_napi = match by {
-            NapiBy::Thread => napi::pin_threads(namespace, interface, self.server_core)?,
-            NapiBy::Sender => {
-                napi::leave_to_sender(namespace, interface)?;
-                Vec::new()
-            }
-        };
-        Ok(())
     }
 
     /// One load, not measured.

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use super::clocks::Where;
 use super::rig::Measured;
 use super::settings::Stage;
 use super::survey::Drops;
 use super::systems::System;
 use crate::hiccup::Gaps;
+use crate::host::clocks::Where;
 use crate::latency::{median, spread};
 use crate::workload::Operation;
 

@@ -4,17 +4,8 @@
 use dataplane::config::Idle;
 
 use crate::generator::OUTSTANDING_MAX;
+use crate::host::napi::NapiBy;
 use crate::workload::Operation;
-
-/// Who runs the server's NAPI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NapiBy {
-    /// A thread on the server's core, so that this core is what saturates.
-    Thread,
-    /// The generator's core, within its sending system call: for one request at a time, where a thread would only add its
-    /// own wake-up to every system's latency.
-    Sender,
-}
 
 /// What a setting shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

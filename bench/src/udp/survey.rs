@@ -3,12 +3,12 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use dataplane::testbed::{Namespace, UdpCounters, VethPair};
+use anyhow::Result;
+use dataplane::testbed::{UdpCounters, VethPair};
 use serde::Serialize;
 
-use super::awake;
 use super::systems::{Counters, Running};
+use crate::host::{awake, link};
 
 /// Packets that somebody counted as dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -50,8 +50,8 @@ impl Survey {
     /// Asks all of them.
     pub(super) fn make(running: &mut Running, pair: &VethPair, server_core: usize) -> Result<Self> {
         let counters = running.counters(&pair.right)?;
-        let link = link_drops(&pair.left, &pair.left_end.interface)?
-            + link_drops(&pair.right, &pair.right_end.interface)?;
+        let link = link::drops(&pair.left, &pair.left_end.interface)?
+            + link::drops(&pair.right, &pair.right_end.interface)?;
         let kernel_udp = UdpCounters::read(&pair.right)?.in_errors;
         Ok(Self {
             at: Instant::now(),
@@ -81,34 +81,5 @@ impl Survey {
                 daemon: self.drops.daemon.saturating_sub(first.drops.daemon),
             },
         }
-    }
-}
-
-/// Packets an interface dropped, in both directions (proc_pid_net(5), `/proc/net/dev`).
-fn link_drops(namespace: &Namespace, interface: &str) -> Result<u64> {
-    let path = "/proc/thread-self/net/dev";
-    let text =
-        namespace.run(|| std::fs::read_to_string(path))?.with_context(|| format!("cannot read {path}"))?;
-    drops_in(&text, interface).with_context(|| format!("{path} does not say what {interface} dropped"))
-}
-
-fn drops_in(text: &str, interface: &str) -> Option<u64> {
-    let fields =
-        text.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
-    let fields: Vec<u64> = fields.split_whitespace().map_while(|field| field.parse().ok()).collect();
-    // Received: bytes, packets, errs, drop, fifo, frame, compressed, multicast; sent: the same up to drop.
-    Some(fields.get(3)? + fields.get(11)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_interface_dropped_is_its_own() {
-        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop ...\n\
-                    dpr1-1: 10 2 0 3 0 0 0 0 20 4 0 5 0 0 0 0\n dpr1-10: 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1\n";
-        assert_eq!(drops_in(text, "dpr1-1"), Some(8));
-        assert_eq!(drops_in(text, "lo"), None);
     }
 }

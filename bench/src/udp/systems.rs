@@ -4,8 +4,8 @@ use anyhow::Result;
 use dataplane::testbed::redirect::Redirect;
 use dataplane::testbed::{ChildGuard, Daemon, Namespace, cpu};
 
-use super::sysctl::Sysctl;
 use crate::generator::{Expect, Reflector};
+use crate::host::sysctl::Sysctl;
 
 /// One of the systems compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -19,14 +19,14 @@ const POLLING_STATE: &str = "POLL";
 
 /// The request, held until this is dropped.
 #[derive(Debug)]
-pub(super) struct Awake {
+pub(crate) struct Awake {
     _request: Option<File>,
     told: String,
 }
 
 impl Awake {
     /// Keeps all cores awake where the kernel can.
-    pub(super) fn keep() -> Self {
+    pub(crate) fn keep() -> Self {
         let driver = std::fs::read_to_string(DRIVER).unwrap_or_default().trim().to_owned();
         if driver.is_empty() || driver == "none" {
             return Self::not(
@@ -47,7 +47,7 @@ impl Awake {
     }
 
     /// Lets them halt, as they do by default.
-    pub(super) fn leave() -> Self {
+    pub(crate) fn leave() -> Self {
         Self::not("may halt, as was asked for")
     }
 
@@ -56,14 +56,14 @@ impl Awake {
     }
 
     /// What idle cores do, in words.
-    pub(super) fn told(&self) -> &str {
+    pub(crate) fn told(&self) -> &str {
         &self.told
     }
 }
 
 /// Microseconds a core has been halted since the machine was started, by its cpuidle driver's own count (Linux
 /// `Documentation/admin-guide/pm/cpuidle.rst`); `None` without one.
-pub(super) fn halted_us(core: usize) -> Option<u64> {
+pub(crate) fn halted_us(core: usize) -> Option<u64> {
     let directory = PathBuf::from(format!("/sys/devices/system/cpu/cpu{core}/cpuidle"));
     let mut sum_us = None;
     for state in std::fs::read_dir(directory).ok()?.flatten() {

@@ -36,18 +36,18 @@ pub struct Where {
 
 /// Who is read.
 #[derive(Clone, Debug)]
-pub(super) struct Watched {
-    pub(super) server_core: usize,
-    pub(super) generator_core: usize,
+pub(crate) struct Watched {
+    pub(crate) server_core: usize,
+    pub(crate) generator_core: usize,
     /// Threads that run the server's NAPI.
-    pub(super) napi: Vec<u32>,
+    pub(crate) napi: Vec<u32>,
     /// The server's process, and its threads on the server's core.
-    pub(super) server: (u32, Vec<u32>),
+    pub(crate) server: (u32, Vec<u32>),
 }
 
 /// One reading.
 #[derive(Debug)]
-pub(super) struct Clocks {
+pub(crate) struct Clocks {
     at: Instant,
     server_idle_ns: u64,
     generator_idle_ns: u64,
@@ -65,17 +65,17 @@ struct Ticks {
 
 /// What lies between two readings.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spent {
-    pub(super) shares: Where,
+pub(crate) struct Spent {
+    pub(crate) shares: Where,
     /// Share of the slot that the generator's core was busy.
-    pub(super) generator_busy: f64,
+    pub(crate) generator_busy: f64,
     /// Busy seconds of both cores.
-    pub(super) cpu_s: f64,
+    pub(crate) cpu_s: f64,
 }
 
 impl Clocks {
     /// Reads them now.
-    pub(super) fn read(watched: &Watched) -> Result<Self> {
+    pub(crate) fn read(watched: &Watched) -> Result<Self> {
         let stat = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
         let mut clocks = Self {
             at: Instant::now(),
@@ -102,7 +102,7 @@ impl Clocks {
 
     /// What was spent since an earlier reading. A core is busy when it is not idle: with interrupts and `ksoftirqd`,
     /// which no thread's clock has.
-    pub(super) fn since(&self, first: &Self) -> Spent {
+    pub(crate) fn since(&self, first: &Self) -> Spent {
         let wall_ns = (self.at - first.at).as_nanos() as f64;
         let share = |now_ns: u64, then_ns: u64| (now_ns.saturating_sub(then_ns) as f64 / wall_ns).min(1.0);
         let idle = share(self.server_idle_ns, first.server_idle_ns);

@@ -12,7 +12,7 @@ const DIRECTORY: &str = "/proc/sys/net/core";
 
 /// One setting that was changed. Dropping it restores the old value.
 #[derive(Debug)]
-pub(super) struct Sysctl {
+pub(crate) struct Sysctl {
     path: PathBuf,
     before: String,
     /// Locked (`flock(2)`) while it is changed.
@@ -24,7 +24,7 @@ impl Sysctl {
     ///
     /// # Errors
     /// In words, when this kernel has no such setting, it may not be written, or another run has changed it.
-    pub(super) fn set(name: &str, value: u64) -> Result<Self, String> {
+    pub(crate) fn set(name: &str, value: u64) -> Result<Self, String> {
         let path = PathBuf::from(DIRECTORY).join(name);
         let told = |error: io::Error| format!("net.core.{name}: {error}");
         let lock = File::open(&path).map_err(told)?;
