@@ -1,5 +1,5 @@
-//! The smallest XDP program that feeds AF_XDP sockets: every IPv4 and IPv6 UDP packet of a queue goes to the
-//! socket of that queue, everything else to the kernel. For load generators, reflectors and tests of sockets; the
+//! The smallest XDP program that feeds AF_XDP sockets: every IPv4 and IPv6 packet of one transport protocol goes to
+//! the socket of its queue, everything else to the kernel. For load generators, reflectors and tests of sockets; the
 //! daemon's own steering is in [`steer`](crate::steer).
 
 use std::ffi::CStr;
@@ -19,15 +19,46 @@ pub struct Redirect {
     _link: OwnedFd,
 }
 
+/// What is redirected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// UDP datagrams.
+    Udp,
+    /// TCP segments.
+    Tcp,
+}
+
+impl Carried {
+    /// Its number in an IP header (IANA "Assigned Internet Protocol Numbers").
+    const fn number(self) -> i32 {
+        match self {
+            Self::Udp => 17,
+            Self::Tcp => 6,
+        }
+    }
+}
+
 impl Redirect {
-    /// Attaches it to an interface, in the driver.
+    /// Attaches it to an interface, in the driver, for UDP.
     ///
     /// # Errors
     /// [`TestbedError::Io`] when the kernel refuses; with EBUSY another program is there.
     pub fn attach(namespace: &Namespace, interface: &str) -> Result<Self, TestbedError> {
+        Self::attach_for(namespace, interface, Carried::Udp)
+    }
+
+    /// Attaches it to an interface, in the driver.
+    ///
+    /// # Errors
+    /// [`TestbedError::Io`] when the kernel refuses; with EBUSY another program is there.
+    pub fn attach_for(
+        namespace: &Namespace,
+        interface: &str,
+        carried: Carried,
+    ) -> Result<Self, TestbedError> {
         let name = interface_c_string(interface)?;
         let map = create_map()?;
-        let program = load_program(&map)?;
+        let program = load_program(&map, carried)?;
         let link = namespace.run(|| attach(&program, &name, interface))??;
         Ok(Self { map, _program: program, _link: link })
     }
@@ -67,8 +98,8 @@ fn create_map() -> Result<OwnedFd, TestbedError> {
     owned(map, || "create an XSKMAP".to_owned())
 }
 
-fn load_program(map: &OwnedFd) -> Result<OwnedFd, TestbedError> {
-    let program = program(map.as_raw_fd());
+fn load_program(map: &OwnedFd, carried: Carried) -> Result<OwnedFd, TestbedError> {
+    let program = program(map.as_raw_fd(), carried);
     let license: &CStr = c"Dual MIT/GPL";
     // SAFETY: the names are C strings, the instructions live during the call and are as many as said, and no
     // options are given.
@@ -121,31 +152,31 @@ const fn instruction(opcode: u8, to: u8, from: u8, offset: i16, immediate: i32) 
 }
 
 /// The program, assembled by hand: it is too small to deserve a toolchain.
-fn program(map: i32) -> Vec<Instruction> {
+fn program(map: i32, carried: Carried) -> Vec<Instruction> {
     const PASS: i32 = 2;
     const REDIRECT_MAP: i32 = 51;
     const LOAD_MAP: u8 = 1;
     vec![
-        instruction(0x61, 2, 1, 0, 0),            //  0: r2 = context.data
-        instruction(0x61, 3, 1, 4, 0),            //  1: r3 = context.data_end
-        instruction(0xbf, 4, 2, 0, 0),            //  2: r4 = r2
-        instruction(0x07, 4, 0, 0, 34),           //  3: r4 += Ethernet and IPv4 header
-        instruction(0x2d, 4, 3, 13, 0),           //  4: shorter than that: to 18
-        instruction(0x69, 5, 2, 12, 0),           //  5: r5 = EtherType
-        instruction(0x55, 5, 0, 2, 0x0008),       //  6: not IPv4: to 9
-        instruction(0x71, 5, 2, 23, 0),           //  7: r5 = IPv4 protocol
-        instruction(0x05, 0, 0, 2, 0),            //  8: to 11
-        instruction(0x55, 5, 0, 8, 0xdd86),       //  9: not IPv6: to 18
-        instruction(0x71, 5, 2, 20, 0),           // 10: r5 = IPv6 next header
-        instruction(0x55, 5, 0, 6, 17),           // 11: not UDP: to 18
-        instruction(0x61, 2, 1, 16, 0),           // 12: r2 = context.rx_queue_index
-        instruction(0x18, 1, LOAD_MAP, 0, map),   // 13: r1 = map (two slots)
-        instruction(0x00, 0, 0, 0, 0),            // 14
-        instruction(0xb7, 3, 0, 0, PASS),         // 15: r3 = pass when no socket is there
-        instruction(0x85, 0, 0, 0, REDIRECT_MAP), // 16: r0 = bpf_redirect_map(r1, r2, r3)
-        instruction(0x05, 0, 0, 1, 0),            // 17: to 19
-        instruction(0xb7, 0, 0, 0, PASS),         // 18: r0 = pass
-        instruction(0x95, 0, 0, 0, 0),            // 19: return r0
+        instruction(0x61, 2, 1, 0, 0),                //  0: r2 = context.data
+        instruction(0x61, 3, 1, 4, 0),                //  1: r3 = context.data_end
+        instruction(0xbf, 4, 2, 0, 0),                //  2: r4 = r2
+        instruction(0x07, 4, 0, 0, 34),               //  3: r4 += Ethernet and IPv4 header
+        instruction(0x2d, 4, 3, 13, 0),               //  4: shorter than that: to 18
+        instruction(0x69, 5, 2, 12, 0),               //  5: r5 = EtherType
+        instruction(0x55, 5, 0, 2, 0x0008),           //  6: not IPv4: to 9
+        instruction(0x71, 5, 2, 23, 0),               //  7: r5 = IPv4 protocol
+        instruction(0x05, 0, 0, 2, 0),                //  8: to 11
+        instruction(0x55, 5, 0, 8, 0xdd86),           //  9: not IPv6: to 18
+        instruction(0x71, 5, 2, 20, 0),               // 10: r5 = IPv6 next header
+        instruction(0x55, 5, 0, 6, carried.number()), // 11: another: to 18
+        instruction(0x61, 2, 1, 16, 0),               // 12: r2 = context.rx_queue_index
+        instruction(0x18, 1, LOAD_MAP, 0, map),       // 13: r1 = map (two slots)
+        instruction(0x00, 0, 0, 0, 0),                // 14
+        instruction(0xb7, 3, 0, 0, PASS),             // 15: r3 = pass when no socket is there
+        instruction(0x85, 0, 0, 0, REDIRECT_MAP),     // 16: r0 = bpf_redirect_map(r1, r2, r3)
+        instruction(0x05, 0, 0, 1, 0),                // 17: to 19
+        instruction(0xb7, 0, 0, 0, PASS),             // 18: r0 = pass
+        instruction(0x95, 0, 0, 0, 0),                // 19: return r0
     ]
 }
 
