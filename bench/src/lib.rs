@@ -7,6 +7,7 @@
 //! | [`workload`] | keys, values and what a reply to them must be |
 //! | [`latency`] | latencies and the figures made of them |
 //! | [`generator`] | a closed loop over a port, and the raw reflector |
+//! | [`streams`] | a closed or open loop of TCP connections over a port |
 //! | [`hiccup`] | the machine's own gaps |
 //! | [`host`] | the machine: its clocks, its settings, what it is |
 //! | [`verdict`] | bounds, and whether they are kept |
@@ -20,6 +21,7 @@ pub mod generator;
 pub mod hiccup;
 pub mod host;
 pub mod latency;
+pub mod streams;
 pub mod udp;
 pub mod verdict;
 pub mod workload;

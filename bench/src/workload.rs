@@ -89,7 +89,7 @@ pub fn split_reply(datagram: &[u8]) -> Option<(u16, &[u8])> {
 }
 
 /// Key number `number`: `key-` and eight hexadecimal digits.
-fn key(number: u32) -> [u8; KEY_BYTES] {
+pub(crate) fn key(number: u32) -> [u8; KEY_BYTES] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut key = *b"key-00000000";
     for (place, digit) in key[4..].iter_mut().rev().enumerate() {
