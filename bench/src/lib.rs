@@ -12,6 +12,7 @@
 //! | [`host`] | the machine: its clocks, its settings, what it is |
 //! | [`verdict`] | bounds, and whether they are kept |
 //! | [`udp`] | `bench udp`: raw reflection, this daemon and memcached compared |
+//! | [`tcp`] | `bench tcp`: this daemon, memcached, Redis and Valkey compared |
 //! | [`demo`] | `bench demo`: the whole way shown on one machine |
 
 pub mod client;
@@ -22,6 +23,7 @@ pub mod hiccup;
 pub mod host;
 pub mod latency;
 pub mod streams;
+pub mod tcp;
 pub mod udp;
 pub mod verdict;
 pub mod workload;

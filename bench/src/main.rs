@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use bench::{demo, udp};
+use bench::{demo, tcp, udp};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use dataplane::testbed::signals;
@@ -61,6 +61,37 @@ enum Command {
         #[arg(long, value_enum)]
         without: Vec<udp::System>,
     },
+    /// Compares the daemon, past the kernel and over its sockets, with memcached, Redis and Valkey over TCP.
+    ///
+    /// Example: bench tcp --quick --json
+    Tcp {
+        /// One short pass with fewer rows: shows that everything works, not how fast.
+        #[arg(long)]
+        quick: bool,
+        /// Prints one JSON object on the last line of standard output.
+        #[arg(long)]
+        json: bool,
+        /// Bytes of the daemon's table.
+        #[arg(long, default_value = "512MiB")]
+        capacity: String,
+        /// Passes over all systems; each second one goes backwards.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        passes: u16,
+        /// Seconds of each measured slot.
+        #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+        slot_seconds: f64,
+        /// Lets idle cores halt between requests; otherwise the kernel is asked to keep them awake, as booting with
+        /// idle=poll would.
+        #[arg(long)]
+        cores_may_halt: bool,
+        /// Leaves a system out; can be given more than once, but not for all of them.
+        #[arg(long, value_enum)]
+        without: Vec<tcp::System>,
+        /// Measures nothing, but keeps one system (leave the others out) under load for so many seconds, to be looked
+        /// at with perf.
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        hold: Option<f64>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -84,12 +115,26 @@ fn run(command: Command) -> Result<()> {
             let options =
                 udp::Options { quick, json, capacity, spin_us, passes, slot_s, cores_may_halt, without };
             if options.systems().is_empty() {
-                let mut usage = Arguments::command();
-                usage.error(ErrorKind::ArgumentConflict, "--without leaves no system to measure").exit();
+                no_system();
             }
             udp::run(&options)
         }
+        Command::Tcp { quick, json, capacity, passes, slot_seconds, cores_may_halt, without, hold } => {
+            let passes = usize::from(passes);
+            let (slot_s, hold_s) = (slot_seconds, hold);
+            let options =
+                tcp::Options { quick, json, capacity, passes, slot_s, cores_may_halt, without, hold_s };
+            if options.systems().is_empty() {
+                no_system();
+            }
+            tcp::run(&options)
+        }
     }
+}
+
+/// Ends as wrong usage does.
+fn no_system() -> ! {
+    Arguments::command().error(ErrorKind::ArgumentConflict, "--without leaves no system to measure").exit()
 }
 
 /// A length of time that makes sense for a load.

@@ -16,6 +16,14 @@ fn udp() -> Command {
     command
 }
 
+/// The same over TCP, with this daemon past the kernel alone.
+fn tcp() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+    command.args(["tcp", "--quick", "--capacity", "64MiB"]);
+    command.args(["kernel", "memcached", "redis", "valkey"].map(|system| ["--without", system]).concat());
+    command
+}
+
 /// What a terminal does: the whole process group gets the signal, a child that is just running `ip` as well.
 fn press_ctrl_c(pid: u32) {
     let group = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
@@ -56,6 +64,48 @@ fn the_comparison_runs_and_says_what_it_promised() {
     for key in ["get_over_reflect", "get_over_memcached", "p50_over_memcached"] {
         assert!(report["ratios"].get(key).is_some(), "{key}");
     }
+}
+
+#[test]
+fn the_comparison_over_tcp_checks_every_reply_of_both_protocols() {
+    daemon::find_binary().expect("built with the workspace");
+    let output = tcp().arg("--json").output().expect("started");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(stdout.lines().count(), 1, "nothing else on standard output: {stdout}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
+    let rows = report["rows"].as_array().expect("rows");
+    for protocol in ["memcached", "resp"] {
+        for (stage, count) in [("unloaded", 4), ("saturating", 15), ("redis-benchmark", 8)] {
+            if (protocol, stage) == ("memcached", "redis-benchmark") {
+                continue;
+            }
+            let of_stage =
+                rows.iter().filter(|row| row["protocol"] == protocol && row["stage"] == stage).count();
+            assert_eq!(of_stage, count, "{protocol}, {stage}");
+        }
+    }
+    for row in rows {
+        for key in ["rps", "rps_per_cpu_s", "p50_us", "p99_us", "replies"] {
+            assert!(row[key].as_f64().is_some_and(|figure| figure > 0.0), "{key} in {row}");
+        }
+        assert_eq!(row["missing"], 0, "{row}");
+    }
+    let cost = report["ratios"]["cost_10k_over_100"].as_f64();
+    assert!(cost.is_some_and(|cost| cost > 0.0), "{cost:?}");
+    for key in ["per_cpu_over_best_peer", "p999_over_best_peer", "kernel_over_best_peer"] {
+        let ratio = report["ratios"].get(key);
+        assert!(ratio.is_some_and(serde_json::Value::is_null), "there is no peer: {key} = {ratio:?}");
+    }
+}
+
+#[test]
+fn a_system_is_held_under_load_to_be_looked_at() {
+    daemon::find_binary().expect("built with the workspace");
+    let output = tcp().args(["--hold", "0.3"]).output().expect("started");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("perf record -C") && stderr.contains("requests a second"), "{stderr}");
 }
 
 #[test]
@@ -123,7 +173,7 @@ fn without_root_it_says_so_and_how_to_get_it() {
     let directory = TemporaryDirectory::create().expect("a directory");
     let program = directory.path().join("bench");
     std::fs::copy(env!("CARGO_BIN_EXE_bench"), &program).expect("copied");
-    for arguments in [&["demo"][..], &["udp", "--quick"]] {
+    for arguments in [&["demo"][..], &["udp", "--quick"], &["tcp", "--quick"]] {
         let output =
             Command::new(&program).args(arguments).uid(65_534).gid(65_534).output().expect("started");
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -138,7 +188,12 @@ fn without_root_it_says_so_and_how_to_get_it() {
 fn wrong_usage_ends_with_2() {
     let nothing = ["reflect", "dataplane", "memcached"].map(|system| ["--without", system]).concat();
     let nothing: Vec<&str> = std::iter::once("udp").chain(nothing).collect();
-    for arguments in [&["udp", "--passes", "0"][..], &["demo", "--seconds", "-1"], &["nonsense"], &nothing] {
+    let of_tcp =
+        ["bypass", "kernel", "memcached", "redis", "valkey"].map(|system| ["--without", system]).concat();
+    let of_tcp: Vec<&str> = std::iter::once("tcp").chain(of_tcp).collect();
+    let wrong =
+        [&["udp", "--passes", "0"][..], &["tcp", "--hold", "0"], &["demo", "--seconds", "-1"], &["nonsense"]];
+    for arguments in wrong.into_iter().chain([&nothing[..], &of_tcp]) {
         let output = Command::new(env!("CARGO_BIN_EXE_bench")).args(arguments).output().expect("started");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }

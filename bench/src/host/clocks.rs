@@ -100,6 +100,11 @@ impl Clocks {
         Ok(clocks)
     }
 
+    /// Seconds since an earlier reading.
+    pub(crate) fn seconds_since(&self, first: &Self) -> f64 {
+        (self.at - first.at).as_secs_f64()
+    }
+
     /// What was spent since an earlier reading. A core is busy when it is not idle: with interrupts and `ksoftirqd`,
     /// which no thread's clock has.
     pub(crate) fn since(&self, first: &Self) -> Spent {
