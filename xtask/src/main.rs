@@ -72,9 +72,9 @@ enum Command {
         #[arg(long, value_name = "STEP")]
         only: Vec<String>,
     },
-    /// Measures: `bench udp` and whatever else `bench --help` names.
+    /// Measures: `bench udp`, `bench tcp` and whatever else `bench --help` names.
     #[command(
-        after_help = "Example: sudo -E env \"PATH=$PATH\" cargo xtask bench udp --quick --json\nArguments go to `bench`."
+        after_help = "Example: sudo -E env \"PATH=$PATH\" cargo xtask bench tcp --quick --json\nArguments go to `bench`."
     )]
     Bench(Passed),
     /// Formatting, clippy, licences and, where cargo-deny is installed, advisories.
@@ -148,6 +148,7 @@ Usage: cargo xtask bench <COMMAND>
 
 Commands:
   udp   Compares raw AF_XDP reflection, the daemon and memcached over UDP
+  tcp   Compares the daemon, past the kernel and over its sockets, with memcached, Redis and Valkey over TCP
   demo  Serves real items past the kernel's stack and proves it
 
 Options of each are shown by `cargo xtask bench <COMMAND> --help` once `bench` is built:

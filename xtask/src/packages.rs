@@ -42,8 +42,11 @@ pub(crate) const DEMO: &[Package] =
     &[program("iproute2", "ip", "makes the network namespaces and the veth pair")];
 
 /// To measure.
-pub(crate) const BENCH: &[Package] =
-    &[program("memcached", "memcached", "is what the data plane is measured against")];
+pub(crate) const BENCH: &[Package] = &[
+    program("memcached", "memcached", "is what the data plane is measured against"),
+    program("redis-server", "redis-server", "is what the data plane is measured against over TCP"),
+    program("redis-tools", "redis-benchmark", "shows what its users see"),
+];
 
 /// To run every test.
 pub(crate) const TEST: &[Package] = &[

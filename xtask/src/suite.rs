@@ -35,6 +35,7 @@ const CHECKS: &[Check] = &[
     ("fuzz: every target", |step, budget| fuzz(step, budget.quick)),
     ("table: memory table's benchmark, smoke", |step, _| table(step)),
     ("bench: udp, smoke", |step, _| bench(step)),
+    ("bench-tcp: smoke", |step, _| bench_tcp(step)),
     ("demo: 3 seconds", |step, _| demo(step)),
 ];
 
@@ -220,6 +221,56 @@ fn check_bench(report: &serde_json::Value) -> Result<()> {
     Ok(())
 }
 
+fn bench_tcp(step: &mut Step<'_>) -> Result<()> {
+    let programs = release(step)?;
+    let output = step.command(programs.command("bench").args(["tcp", "--quick", "--json"]))?;
+    check_bench_tcp(&last_line_json(&output.stdout)?)
+}
+
+/// Rows of a quick run for each protocol of a system, by stage; `redis-benchmark` asks whoever speaks Redis's.
+const BENCH_TCP_ROWS: [(&str, usize); 4] =
+    [("unloaded", 4), ("saturating", 15), ("equal load", 1), ("redis-benchmark", 8)];
+/// Systems that must be there, and what they speak. Others are measured where they can be.
+const BENCH_TCP_SYSTEMS: [(&str, &str); 4] =
+    [("bypass", "memcached"), ("bypass", "resp"), ("memcached", "memcached"), ("redis", "resp")];
+/// Ratios that need no other systems than those.
+const BENCH_TCP_RATIOS: [&str; 3] = ["per_cpu_over_best_peer", "p999_over_best_peer", "cost_10k_over_100"];
+
+fn check_bench_tcp(report: &serde_json::Value) -> Result<()> {
+    let rows = report["rows"].as_array().context("bench tcp --json has no `rows`")?;
+    for (system, protocol) in BENCH_TCP_SYSTEMS {
+        for (stage, wanted) in BENCH_TCP_ROWS {
+            if stage == "redis-benchmark" && protocol != "resp" {
+                continue;
+            }
+            let of_stage = |row: &&serde_json::Value| {
+                (&row["system"], &row["protocol"], &row["stage"])
+                    == (&system.into(), &protocol.into(), &stage.into())
+            };
+            let found = rows.iter().filter(of_stage).count();
+            ensure!(
+                found == wanted,
+                "bench tcp has {found} rows of {wanted} for {system} {protocol}, {stage}"
+            );
+        }
+    }
+    for row in rows {
+        let mut keys = vec!["connections", "pipeline", "rps", "rps_per_cpu_s", "p50_us", "p99_us", "replies"];
+        if row["stage"] != "redis-benchmark" {
+            keys.push("p999_us");
+        }
+        for key in keys {
+            ensure!(row[key].as_f64().is_some_and(|figure| figure > 0.0), "bench tcp: no {key} in {row}");
+        }
+        ensure!(row["missing"] == 0, "bench tcp: replies are missing in {row}");
+    }
+    for key in BENCH_TCP_RATIOS {
+        let ratio = report["ratios"][key].as_f64();
+        ensure!(ratio.is_some_and(|ratio| ratio > 0.0), "bench tcp says {key} = {ratio:?}");
+    }
+    Ok(())
+}
+
 fn demo(step: &mut Step<'_>) -> Result<()> {
     let programs = release(step)?;
     let output = step.command(programs.command("bench").args(["demo", "--seconds", "3", "--json"]))?;
@@ -258,6 +309,37 @@ mod tests {
         for stdout in ["", "{\"a\": 1}\ndone\n", "[1]\n", "1\n"] {
             last_line_json(stdout).expect_err(stdout);
         }
+    }
+
+    #[test]
+    fn a_tcp_benchmark_without_a_row_or_a_reply_does_not_pass() {
+        let mut rows = Vec::new();
+        for (system, protocol) in BENCH_TCP_SYSTEMS {
+            for (stage, count) in BENCH_TCP_ROWS {
+                if stage == "redis-benchmark" && protocol != "resp" {
+                    continue;
+                }
+                let row = json!({
+                    "system": system, "protocol": protocol, "stage": stage, "connections": 1, "pipeline": 1,
+                    "rps": 1.0, "rps_per_cpu_s": 1.0, "p50_us": 1.0, "p99_us": 1.0, "p999_us": 1.0, "replies": 1,
+                    "missing": 0
+                });
+                rows.extend(std::iter::repeat_n(row, count));
+            }
+        }
+        let ratios: serde_json::Map<_, _> =
+            BENCH_TCP_RATIOS.iter().map(|key| ((*key).to_owned(), json!(1.0))).collect();
+        let good = json!({ "rows": rows, "ratios": ratios });
+        check_bench_tcp(&good).expect("all is there");
+        let changed = |pointer: &str, value: serde_json::Value| {
+            let mut report = good.clone();
+            *report.pointer_mut(pointer).expect("it is there") = value;
+            report
+        };
+        check_bench_tcp(&changed("/rows", json!(rows[1..]))).expect_err("a row too few");
+        check_bench_tcp(&changed("/rows/3/rps", json!(null))).expect_err("no figure");
+        check_bench_tcp(&changed("/rows/3/missing", json!(1))).expect_err("a reply is missing");
+        check_bench_tcp(&changed("/ratios/cost_10k_over_100", json!(null))).expect_err("no ratio");
     }
 
     #[test]
