@@ -87,6 +87,10 @@ enum Command {
         /// Leaves a system out; can be given more than once, but not for all of them.
         #[arg(long, value_enum)]
         without: Vec<tcp::System>,
+        /// Has the generator's core run the packet processing of the generator's end, as a client's host would. Otherwise
+        /// the server's core does, as part of what it sends, with every system alike.
+        #[arg(long)]
+        client_pays: bool,
         /// Measures nothing, but keeps one system (leave the others out) under load for so many seconds, to be looked
         /// at with perf.
         #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -119,11 +123,28 @@ fn run(command: Command) -> Result<()> {
             }
             udp::run(&options)
         }
-        Command::Tcp { quick, json, capacity, passes, slot_seconds, cores_may_halt, without, hold } => {
-            let passes = usize::from(passes);
-            let (slot_s, hold_s) = (slot_seconds, hold);
-            let options =
-                tcp::Options { quick, json, capacity, passes, slot_s, cores_may_halt, without, hold_s };
+        Command::Tcp {
+            quick,
+            json,
+            capacity,
+            passes,
+            slot_seconds,
+            cores_may_halt,
+            without,
+            client_pays,
+            hold,
+        } => {
+            let options = tcp::Options {
+                quick,
+                json,
+                capacity,
+                passes: usize::from(passes),
+                slot_s: slot_seconds,
+                cores_may_halt,
+                without,
+                client_pays,
+                hold_s: hold,
+            };
             if options.systems().is_empty() {
                 no_system();
             }

@@ -114,6 +114,13 @@ impl Run {
         now_ns >= to_ns && self.unsent() == 0 && self.outcome.replies >= least
     }
 
+    /// A turn that found something to do took so long.
+    pub(super) fn worked(&mut self, turn_ns: u64) {
+        if self.phase == Phase::Counting {
+            self.outcome.worked += Duration::from_nanos(turn_ns);
+        }
+    }
+
     pub(super) fn is_ending(&self) -> bool {
         self.phase == Phase::Ending
     }

@@ -58,6 +58,8 @@ pub struct Generator<P, Q> {
     next_port: u16,
     /// When something was received last.
     busy_ns: u64,
+    /// Whether its core has others to run while nothing is there.
+    shares_core: bool,
     pub(super) silence_limit_ns: u64,
 }
 
@@ -78,8 +80,15 @@ impl<P: Port, Q: QueueOwner> Generator<P, Q> {
             link,
             next_port: *PORTS.start(),
             busy_ns: 0,
+            shares_core: false,
             silence_limit_ns: SILENCE_LIMIT_NS,
         })
+    }
+
+    /// Lets others on its core run whenever nothing is there: where it runs the NAPI that brings it packets, polling
+    /// alone would keep them from coming.
+    pub fn share_core(&mut self) {
+        self.shares_core = true;
     }
 
     /// Connections that are open.
@@ -172,9 +181,14 @@ impl<P: Port, Q: QueueOwner> Generator<P, Q> {
         self.clients.now_ns = Now::read().monotonic_ns;
         self.clients.begin(run);
         let may_sleep = !matches!(load.pace, Pace::Open { .. });
+        let mut turn = (self.clients.now_ns, false);
         let end = loop {
             let mut now = self.receive()?;
             let Some(run) = &mut self.clients.run else { bail!("there is no run") };
+            let (turn_ns, worked) = turn;
+            if worked {
+                run.worked(now.monotonic_ns.saturating_sub(turn_ns));
+            }
             if run.advance(now.monotonic_ns) {
                 edge()?;
                 now = Now::read();
@@ -182,10 +196,13 @@ impl<P: Port, Q: QueueOwner> Generator<P, Q> {
                 self.clients.now_ns = now.monotonic_ns;
             }
             let ending = run.is_ending();
+            let under_way = self.clients.under_way;
             if signals::caught() {
                 break Ok(());
             }
             self.ask();
+            turn =
+                (now.monotonic_ns, self.busy_ns == now.monotonic_ns || self.clients.under_way != under_way);
             self.send(now)?;
             self.check("load")?;
             if ending && self.clients.under_way == 0 {
@@ -194,7 +211,9 @@ impl<P: Port, Q: QueueOwner> Generator<P, Q> {
             if now.monotonic_ns.saturating_sub(self.clients.answered_ns) > self.silence_limit_ns {
                 break Err(());
             }
-            if may_sleep && now.monotonic_ns - self.busy_ns > SPIN_NS && self.port.backlog() == 0 {
+            if self.shares_core && self.busy_ns < now.monotonic_ns {
+                std::thread::yield_now();
+            } else if may_sleep && now.monotonic_ns - self.busy_ns > SPIN_NS && self.port.backlog() == 0 {
                 wait_for(&self.port, SLEEP)?;
             }
         };

@@ -70,6 +70,8 @@ pub struct Outcome {
     pub latencies: Latencies,
     /// Sum of those latencies.
     pub latency_sum: Duration,
+    /// Time of the generator in turns that found something to do, while it counted; the rest it polled for replies.
+    pub worked: Duration,
     /// Segments sent again by the generator, warm-up included.
     pub retransmissions: u64,
 }

@@ -18,7 +18,7 @@ pub(super) fn hold(options: &Options, binary: PathBuf, systems: &[System], lengt
     let &[system] = systems else {
         bail!("only one system can be kept under load: leave the others out with --without");
     };
-    let mut rig = Rig::create(Bed::create(binary, options.capacity.clone())?)?;
+    let mut rig = Rig::create(Bed::create(binary, options.capacity.clone())?, options.client_pays)?;
     let mut running = rig.bed.start(system, Stage::Saturating)?;
     preload(&mut rig, &running, options.keys())?;
     let dialect = system.dialects()[0];
@@ -38,13 +38,14 @@ pub(super) fn hold(options: &Options, binary: PathBuf, systems: &[System], lengt
         let (outcome, times, _) = rig.measure(&mut running, &slot)?;
         eprintln!(
             "  {:.0} requests a second, {:.0} a server CPU-second; server's core {:.0}% busy: NAPI {:.0}%, user {:.0}%, \
-             system {:.0}%",
+             system {:.0}%; generator {:.0}%",
             outcome.rate(),
             outcome.replies as f64 / times.server_cpu_s,
             times.server_busy * 100.0,
             times.place.napi * 100.0,
             times.place.server_user * 100.0,
-            times.place.server_system * 100.0
+            times.place.server_system * 100.0,
+            100.0 * outcome.worked.as_secs_f64() / outcome.elapsed.as_secs_f64()
         );
     }
     rig.disconnect()?;

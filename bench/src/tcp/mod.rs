@@ -67,6 +67,9 @@ pub struct Options {
     pub cores_may_halt: bool,
     /// Systems left out.
     pub without: Vec<System>,
+    /// The generator's core runs the NAPI of the generator's end, as a client's host would; otherwise the server's core
+    /// does, within what it sends.
+    pub client_pays: bool,
     /// Instead of measuring, keeps one system under load for so many seconds, to be looked at.
     pub hold_s: Option<f64>,
 }
@@ -160,7 +163,7 @@ impl<'a> Suite<'a> {
             eprintln!("redis-benchmark is not on PATH (apt-get install redis-tools): its rows are left out");
             None
         };
-        let rig = Rig::create(Bed::create(binary, options.capacity.clone())?)?;
+        let rig = Rig::create(Bed::create(binary, options.capacity.clone())?, options.client_pays)?;
         let mut provenance = Provenance::gather(options, rig.bed.cores());
         provenance.unavailable = unavailable;
         Ok(Self { options, rig, stock, systems, provenance, samples: Vec::new(), start: Instant::now() })

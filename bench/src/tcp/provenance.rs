@@ -46,6 +46,8 @@ pub struct Parameters {
     pub spin_us_unloaded: u32,
     /// The same everywhere else, where the server shares its core with the NAPI thread.
     pub spin_us_saturating: u32,
+    /// The generator's core ran the NAPI of the generator's end; otherwise the server's core did, within what it sent.
+    pub client_pays: bool,
     /// Bytes of the largest packet on the link.
     pub mtu_bytes: u32,
     /// Offloads of both ends.
@@ -77,6 +79,7 @@ impl Provenance {
                 capacity: options.capacity.clone(),
                 spin_us_unloaded: Stage::Unloaded.spin_us(),
                 spin_us_saturating: Stage::Saturating.spin_us(),
+                client_pays: options.client_pays,
                 mtu_bytes: dataplane::testbed::VethPair::MTU_DEFAULT,
                 offloads: OFFLOADS,
             },
@@ -97,13 +100,15 @@ impl Provenance {
 impl std::fmt::Display for Provenance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
-        let Parameters { passes, slot_s, keys, capacity, mtu_bytes, offloads, .. } = &self.parameters;
+        let Parameters { passes, slot_s, keys, capacity, mtu_bytes, offloads, client_pays, .. } =
+            &self.parameters;
+        let side = if *client_pays { "generator" } else { "server" };
         writeln!(f, "{}", self.machine)?;
         writeln!(f, "{}", self.versions.join("; "))?;
         write!(
             f,
             "commit {}; AF_XDP {}; {passes} passes of {slot_s} s; {keys} keys of each size, arena {capacity}; link of \
-             {mtu_bytes} bytes, {offloads}; servers poll for {} us before they sleep with one request under way, {} us \
+             {mtu_bytes} bytes, {offloads}; NAPI of the generator's end on the {side}'s core; servers poll for {} us before they sleep with one request under way, {} us \
              above",
             known(&self.commit),
             known(&self.af_xdp_mode),

@@ -104,7 +104,7 @@ impl fmt::Display for Report {
             f,
             "\nLatencies: {LATENCY}. conns x pipe: open connections, and requests under way on each, at most; (n): on all \
              of them together; server cpu-s: seconds of the server's threads, of the thread that runs its NAPI and of its \
-             core's ksoftirqd; server, gen.: share of their cores; where: of the server's core, in %: NAPI, the server's \
+             core's ksoftirqd; server, gen.: share of their cores, the generator's polling for replies taken out; where: of the server's core, in %: NAPI, the server's \
              threads in user space and in the kernel (what they send runs the other end's NAPI as well), others. \
              generator-bound: the server's core was less than 95 % busy; disturbed: over 10 % of it was somebody else's"
         )
@@ -171,7 +171,7 @@ fn figures(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
         row.gap_p999_us,
         row.gap_max_us,
         percent(row.server_busy),
-        percent(row.generator_busy),
+        percent(row.generator_working.unwrap_or(row.generator_busy)),
         shares.map(|share| format!("{:.0}", share * 100.0)).join("/"),
         row.notes().join(", "),
     )
@@ -202,6 +202,7 @@ pub(super) mod tests {
             p99_us: 200.0,
             p999_us: Some(300.0),
             missing: 0,
+            worked: Some(0.5),
         };
         let place = Where { napi: 0.4, server_user: 0.1, server_system: 0.5, ..Where::default() };
         let times = Times { server_cpu_s: 1.0, server_busy: 1.0, generator_busy: 1.0, cpu_s: 2.0, place };

@@ -41,6 +41,8 @@ pub(super) struct Figures {
     /// `redis-benchmark` does not tell it.
     pub(super) p999_us: Option<f64>,
     pub(super) missing: u64,
+    /// Share of the slot in which the generator did not just poll; nobody tells that of `redis-benchmark`.
+    pub(super) worked: Option<f64>,
 }
 
 impl From<&Outcome> for Figures {
@@ -53,6 +55,7 @@ impl From<&Outcome> for Figures {
             p99_us: quantile(0.99),
             p999_us: Some(quantile(0.999)),
             missing: outcome.missing,
+            worked: Some(outcome.worked.as_secs_f64() / outcome.elapsed.as_secs_f64()),
         }
     }
 }
@@ -116,6 +119,9 @@ pub struct Row {
     pub server_busy: f64,
     /// Share of the time the generator's core was busy.
     pub generator_busy: f64,
+    /// Share of the time in which the generator had something to do and did not just poll for replies; `None` of
+    /// `redis-benchmark`.
+    pub generator_working: Option<f64>,
     /// The server's core had time left: the rate is a lower bound of the system's.
     pub generator_bound: bool,
     /// Somebody else was on the server's core.
@@ -175,6 +181,7 @@ impl Row {
             gap_max_us: gaps.max_us(),
             server_busy,
             generator_busy: of(&|sample| sample.times.generator_busy),
+            generator_working: of_some(&|sample| sample.figures.worked),
             generator_bound: saturates && server_busy < SATURATED,
             disturbed: of(&|sample| sample.times.place.other) > OTHER_MAX,
             replies: sum(&|sample| sample.figures.replies),
