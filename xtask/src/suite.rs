@@ -231,10 +231,16 @@ fn bench_tcp(step: &mut Step<'_>) -> Result<()> {
 const BENCH_TCP_ROWS: [(&str, usize); 4] =
     [("unloaded", 4), ("saturating", 15), ("equal load", 1), ("redis-benchmark", 8)];
 /// Systems that must be there, and what they speak. Others are measured where they can be.
-const BENCH_TCP_SYSTEMS: [(&str, &str); 4] =
-    [("bypass", "memcached"), ("bypass", "resp"), ("memcached", "memcached"), ("redis", "resp")];
-/// Ratios that need no other systems than those.
-const BENCH_TCP_RATIOS: [&str; 3] = ["per_cpu_over_best_peer", "p999_over_best_peer", "cost_10k_over_100"];
+const BENCH_TCP_SYSTEMS: [(&str, &str); 6] = [
+    ("bypass", "memcached"),
+    ("bypass", "resp"),
+    ("kernel", "memcached"),
+    ("kernel", "resp"),
+    ("memcached", "memcached"),
+    ("redis", "resp"),
+];
+const BENCH_TCP_RATIOS: [&str; 4] =
+    ["per_cpu_over_best_peer", "p999_over_best_peer", "kernel_over_best_peer", "cost_10k_over_100"];
 
 fn check_bench_tcp(report: &serde_json::Value) -> Result<()> {
     let rows = report["rows"].as_array().context("bench tcp --json has no `rows`")?;

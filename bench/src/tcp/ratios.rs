@@ -179,7 +179,7 @@ impl Ratio {
             .collect();
         let noted = |side: &Side<'_>, samples: &[&Sample]| -> Option<String> {
             let row = Row::new(samples);
-            let bounded = row.generator_bound || row.disturbed || row.missing > 0;
+            let bounded = row.is_lower_bound() || row.disturbed || row.missing > 0;
             bounded.then(|| format!("{}: {}", side.name(), row.notes().join(", ")))
         };
         let bounded = noted(&our_side, &ours).or_else(|| noted(&their_side, &theirs));
@@ -265,6 +265,6 @@ mod tests {
         }
         let all = ratios(&samples, 10_000);
         assert_eq!(all[0].verdict, Some(Verdict::Undecided));
-        assert!(all[0].to_string().contains("generator-bound"), "{}", all[0]);
+        assert!(all[0].to_string().contains("not saturated"), "{}", all[0]);
     }
 }

@@ -106,7 +106,8 @@ impl fmt::Display for Report {
              of them together; server cpu-s: seconds of the server's threads, of the thread that runs its NAPI and of its \
              core's ksoftirqd; server, gen.: share of their cores, the generator's polling for replies taken out; where: of the server's core, in %: NAPI, the server's \
              threads in user space and in the kernel (what they send runs the other end's NAPI as well), others. \
-             generator-bound: the server's core was less than 95 % busy; disturbed: over 10 % of it was somebody else's"
+             not saturated: the server's core was less than 95 % busy, the rate is a lower bound; generator-bound: the \
+             generator was 95 % busy instead; disturbed: over 10 % of the server's core was somebody else's"
         )
     }
 }
@@ -251,12 +252,14 @@ pub(super) mod tests {
     #[test]
     fn what_a_reader_has_to_know_is_told() {
         let mut sample = ours();
-        assert!(!report(&[ours()]).to_string().contains("  generator-bound"));
+        assert!(!report(&[ours()]).to_string().contains("  not saturated"));
         sample.times.server_busy = 0.94;
         sample.times.place.other = 0.3;
         sample.losses.link = 7;
-        let text = report(&[sample]).to_string();
-        assert!(text.contains("  generator-bound, disturbed, dropped 7 + 0, sent again 0"), "{text}");
+        let text = report(std::slice::from_ref(&sample)).to_string();
+        assert!(text.contains("  not saturated, disturbed, dropped 7 + 0, sent again 0"), "{text}");
+        sample.figures.worked = Some(0.97);
+        assert!(report(&[sample]).to_string().contains("  generator-bound, disturbed"));
         let mut late = ours();
         late.offered = Some(2000.0);
         assert!(report(&[late]).to_string().contains("behind the load"));

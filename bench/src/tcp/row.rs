@@ -10,7 +10,7 @@ use crate::host::clocks::Where;
 use crate::latency::{median, spread};
 use crate::streams::{Dialect, Outcome};
 
-/// A server's core that is less busy than this was not what held the figures down.
+/// A core that is less busy than this was not what held the figures down.
 const SATURATED: f64 = 0.95;
 /// More than this on the server's core that is neither the server nor its NAPI is somebody else's work.
 const OTHER_MAX: f64 = 0.10;
@@ -122,7 +122,9 @@ pub struct Row {
     /// Share of the time in which the generator had something to do and did not just poll for replies; `None` of
     /// `redis-benchmark`.
     pub generator_working: Option<f64>,
-    /// The server's core had time left: the rate is a lower bound of the system's.
+    /// The server had its core busy at least 95 % of the time; otherwise the rate is a lower bound of the system's.
+    pub saturated: bool,
+    /// It had not, and the generator's core was: more connections or a faster generator would have shown more.
     pub generator_bound: bool,
     /// Somebody else was on the server's core.
     pub disturbed: bool,
@@ -157,7 +159,9 @@ impl Row {
         }
         let rates = values(&|sample| sample.figures.rate);
         let server_busy = of(&|sample| sample.times.server_busy);
-        let saturates = matches!(stage, Stage::Saturating | Stage::Stock);
+        let generator_busy = of(&|sample| sample.times.generator_busy);
+        let generator_working = of_some(&|sample| sample.figures.worked);
+        let saturated = server_busy >= SATURATED;
         Self {
             system: system.name(),
             protocol: dialect.name(),
@@ -180,9 +184,10 @@ impl Row {
             gap_p999_us: gaps.quantile_us(0.999),
             gap_max_us: gaps.max_us(),
             server_busy,
-            generator_busy: of(&|sample| sample.times.generator_busy),
-            generator_working: of_some(&|sample| sample.figures.worked),
-            generator_bound: saturates && server_busy < SATURATED,
+            generator_busy,
+            generator_working,
+            saturated,
+            generator_bound: !saturated && generator_working.unwrap_or(generator_busy) >= SATURATED,
             disturbed: of(&|sample| sample.times.place.other) > OTHER_MAX,
             replies: sum(&|sample| sample.figures.replies),
             missing: sum(&|sample| sample.figures.missing),
@@ -202,11 +207,19 @@ impl Row {
         }
     }
 
+    /// Meant to be as fast as the server's core can be, and not shown to be.
+    pub(super) fn is_lower_bound(&self) -> bool {
+        let meant = [Stage::Saturating, Stage::Stock].iter().any(|stage| stage.name() == self.stage);
+        meant && !self.saturated
+    }
+
     /// What a reader has to know of it.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.generator_bound {
             notes.push("generator-bound".to_owned());
+        } else if self.is_lower_bound() {
+            notes.push("not saturated".to_owned());
         }
         if self.disturbed {
             notes.push("disturbed".to_owned());
