@@ -68,6 +68,9 @@ enum Command {
         /// One short pass with fewer rows: shows that everything works, not how fast.
         #[arg(long)]
         quick: bool,
+        /// Only the rows that the ratios are made of.
+        #[arg(long, conflicts_with = "quick")]
+        ratios_only: bool,
         /// Prints one JSON object on the last line of standard output.
         #[arg(long)]
         json: bool,
@@ -125,6 +128,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Tcp {
             quick,
+            ratios_only,
             json,
             capacity,
             passes,
@@ -136,6 +140,7 @@ fn run(command: Command) -> Result<()> {
         } => {
             let options = tcp::Options {
                 quick,
+                ratios_only,
                 json,
                 capacity,
                 passes: usize::from(passes),

@@ -26,7 +26,7 @@ use crate::hiccup::Gaps;
 use crate::host::awake::Awake;
 use crate::streams::{Dialect, Keys, Load, Pace, Shape};
 use crate::workload::Operation;
-use plan::{Case, Stage, VALUES, cases};
+use plan::{Case, Extent, Stage, VALUES, cases};
 pub use provenance::{Parameters, Provenance};
 pub use ratios::{Ratio, Ratios};
 pub use report::Report;
@@ -55,6 +55,8 @@ const EQUAL_LOAD: f64 = 0.5;
 pub struct Options {
     /// One short pass with fewer rows: shows that everything works, not how fast.
     pub quick: bool,
+    /// Only the rows that ratios are made of.
+    pub ratios_only: bool,
     /// One JSON object on the last line of standard output, and nothing else there.
     pub json: bool,
     /// Bytes of arena, as the daemon's configuration has them.
@@ -79,6 +81,14 @@ impl Options {
     #[must_use]
     pub fn systems(&self) -> Vec<System> {
         System::ALL.into_iter().filter(|system| !self.without.contains(system)).collect()
+    }
+
+    fn extent(&self) -> Extent {
+        match (self.quick, self.ratios_only) {
+            (true, _) => Extent::Quick,
+            (false, true) => Extent::Ratios,
+            (false, false) => Extent::All,
+        }
     }
 
     fn passes(&self) -> usize {
@@ -157,7 +167,10 @@ impl<'a> Suite<'a> {
         systems: Vec<System>,
         unavailable: Vec<String>,
     ) -> Result<Self> {
-        let stock = if stock::is_there() {
+        let wanted = !cases(Stage::Stock, options.extent()).is_empty();
+        let stock = if !wanted {
+            None
+        } else if stock::is_there() {
             Some(Bed::create(binary.clone(), options.capacity.clone())?)
         } else {
             eprintln!("redis-benchmark is not on PATH (apt-get install redis-tools): its rows are left out");
@@ -184,7 +197,6 @@ impl<'a> Suite<'a> {
                     continue;
                 }
                 for &system in &order {
-                    self.progress(pass, stage, system);
                     self.stage(pass, stage, system, offered)?;
                 }
             }
@@ -223,8 +235,13 @@ impl<'a> Suite<'a> {
 
     /// Every slot of one system in one stage.
     fn stage(&mut self, pass: usize, stage: Stage, system: System, offered: Option<f64>) -> Result<()> {
+        let cases = cases(stage, self.options.extent());
+        if cases.is_empty() {
+            return Ok(());
+        }
+        self.progress(pass, stage, system);
         let mut running = self.rig.bed.start(system, stage)?;
-        let done = self.slots(pass, stage, &mut running, offered);
+        let done = self.slots(pass, stage, &mut running, &cases, offered);
         if let Err(error) = done {
             return Err(error.context(running.last_words()));
         }
@@ -236,6 +253,7 @@ impl<'a> Suite<'a> {
         pass: usize,
         stage: Stage,
         running: &mut Running,
+        cases: &[Case],
         offered: Option<f64>,
     ) -> Result<()> {
         if let Some(mode) = running.mode(self.rig.bed.server_side())? {
@@ -245,14 +263,14 @@ impl<'a> Suite<'a> {
         preload(&mut self.rig, running, keys)?;
         for &dialect in running.system.dialects() {
             let mut connections = 0;
-            for case in cases(stage, self.options.quick) {
+            for case in cases {
                 if case.connections != connections {
                     self.rig.disconnect()?;
                     self.rig.connect(case.connections, port(dialect))?;
                     connections = case.connections;
                 }
-                let sample = self.slot(pass, stage, running, dialect, &case, offered).with_context(|| {
-                    let Case { operation, value_bytes, connections, pipeline, .. } = case;
+                let sample = self.slot(pass, stage, running, dialect, case, offered).with_context(|| {
+                    let Case { operation, value_bytes, connections, pipeline, .. } = *case;
                     format!(
                         "{} {}, {} of {value_bytes} bytes, {connections} connections, pipeline {pipeline}",
                         running.system.name(),
@@ -300,7 +318,7 @@ impl<'a> Suite<'a> {
         let length = self.options.slot();
         let Some(bed) = &mut self.stock else { return Ok(()) };
         let mut running = bed.start(system, Stage::Stock)?;
-        for case in cases(Stage::Stock, self.options.quick) {
+        for case in cases(Stage::Stock, self.options.extent()) {
             let gaps = Gaps::watch(&bed.cores(), length / 8)?;
             let measured = stock::measure(bed, &mut running, &case, length);
             let (figures, times, losses) = measured.map_err(|error| error.context(running.last_words()))?;

@@ -20,6 +20,16 @@ pub(super) enum Stage {
     Stock,
 }
 
+/// Which rows are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    All,
+    /// Those that ratios are made of.
+    Ratios,
+    /// A row with many connections is enough, and they are fewer.
+    Quick,
+}
+
 /// One row's load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Case {
@@ -72,30 +82,32 @@ impl Case {
 }
 
 /// Connections of the row with most of them.
-pub(super) const fn many(quick: bool) -> usize {
-    if quick { MANY_QUICK } else { MANY }
-}
-
-/// Rows of a stage.
-pub(super) fn cases(stage: Stage, quick: bool) -> Vec<Case> {
-    let base_at = |connections, under_way| Case { connections, under_way, ..BASE };
-    match stage {
-        Stage::Unloaded => main_rows(quick).into_iter().filter(|case| case.under_way() == 1).collect(),
-        Stage::Saturating => {
-            let mut cases = main_rows(quick);
-            cases.retain(|case| case.under_way() > 1);
-            cases.extend([base_at(FEW, Some(FEW)), base_at(many(quick), Some(FEW))]);
-            cases
-        }
-        Stage::EqualLoad => vec![BASE],
-        Stage::Stock => {
-            main_rows(quick).into_iter().filter(|case| case.connections == BASE.connections).collect()
-        }
+pub(super) const fn many(extent: Extent) -> usize {
+    match extent {
+        Extent::All | Extent::Ratios => MANY,
+        Extent::Quick => MANY_QUICK,
     }
 }
 
-/// Operations, values, connections and pipelines, each with each; of a quick run a row with many connections is enough.
-fn main_rows(quick: bool) -> Vec<Case> {
+/// Rows of a stage.
+pub(super) fn cases(stage: Stage, extent: Extent) -> Vec<Case> {
+    let base_at = |connections, under_way| Case { connections, under_way, ..BASE };
+    let rows = main_rows(extent).into_iter();
+    match stage {
+        Stage::Unloaded => rows.filter(|case| case.under_way() == 1).collect(),
+        Stage::Saturating => {
+            let mut cases: Vec<Case> = rows.filter(|case| case.under_way() > 1).collect();
+            cases.extend([base_at(FEW, Some(FEW)), base_at(many(extent), Some(FEW))]);
+            cases
+        }
+        Stage::EqualLoad => vec![BASE],
+        Stage::Stock if extent == Extent::Ratios => Vec::new(),
+        Stage::Stock => rows.filter(|case| case.connections == BASE.connections).collect(),
+    }
+}
+
+/// Operations, values, connections and pipelines, each with each, as far as they are wanted.
+fn main_rows(extent: Extent) -> Vec<Case> {
     let mut rows = Vec::new();
     for connections in CONNECTIONS {
         for pipeline in PIPELINES {
@@ -106,11 +118,13 @@ fn main_rows(quick: bool) -> Vec<Case> {
             }
         }
     }
-    if quick {
-        rows.retain(|row| {
+    rows.retain(|row| match extent {
+        Extent::All => true,
+        Extent::Ratios => *row == BASE,
+        Extent::Quick => {
             row.connections <= BASE.connections || Case { connections: BASE.connections, ..*row } == BASE
-        });
-    }
+        }
+    });
     rows
 }
 
@@ -149,16 +163,21 @@ mod tests {
 
     #[test]
     fn every_combination_is_a_row_once() {
-        let all = [cases(Stage::Unloaded, false), cases(Stage::Saturating, false)].concat();
+        let all = [cases(Stage::Unloaded, Extent::All), cases(Stage::Saturating, Extent::All)].concat();
         assert_eq!(all.len(), 2 * 2 * 3 * 2 + 2);
         for (index, case) in all.iter().enumerate() {
             assert!(!all[..index].contains(case), "{case:?} twice");
         }
-        for quick in [false, true] {
-            assert!(cases(Stage::Saturating, quick).contains(&BASE));
-            assert!(cases(Stage::EqualLoad, quick).contains(&BASE));
+        for extent in [Extent::All, Extent::Ratios, Extent::Quick] {
+            let saturating = cases(Stage::Saturating, extent);
+            let case = |connections| Case { connections, under_way: Some(FEW), ..BASE };
+            for case in [BASE, case(FEW), case(many(extent))] {
+                assert!(saturating.contains(&case), "{case:?}, {extent:?}");
+            }
+            assert!(cases(Stage::EqualLoad, extent).contains(&BASE));
         }
-        assert!(cases(Stage::Unloaded, false).iter().all(|case| case.under_way() == 1));
+        assert_eq!(cases(Stage::Unloaded, Extent::Ratios), []);
+        assert!(cases(Stage::Unloaded, Extent::All).iter().all(|case| case.under_way() == 1));
         assert_eq!((Stage::Unloaded.spin_us() > 0, Stage::Saturating.spin_us()), (true, 0));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::plan::{Case, Stage, many};
+use super::plan::{Case, Extent, Stage, many};
 use super::provenance::Provenance;
 use super::ratios::{Ratio, Ratios, ratios};
 use super::row::{Row, Sample};
@@ -34,7 +34,7 @@ pub struct Report {
 impl Report {
     pub(super) fn new(samples: &[Sample], provenance: Provenance) -> Self {
         let connections = samples.iter().map(|sample| sample.case.connections).max();
-        let ratio_details = ratios(samples, connections.unwrap_or(many(false)));
+        let ratio_details = ratios(samples, connections.unwrap_or(many(Extent::All)));
         let stages = [Stage::Unloaded, Stage::Saturating, Stage::EqualLoad, Stage::Stock];
         Self {
             rows: stages.into_iter().flat_map(|stage| rows(samples, stage)).collect(),
