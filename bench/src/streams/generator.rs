@@ -301,10 +301,9 @@ fn stack_config() -> Config {
         chunks: 4 * CONNECTIONS_MAX,
         segments: 4 * CONNECTIONS_MAX,
         keepalive_ns: 0,
-        // As patient as Linux is (`TCP_DELACK_MAX`, `TCP_RTO_MIN`, Linux `include/net/tcp.h`). With a thousand requests
-        // waiting for their turn replies take milliseconds, and nothing is lost; and with ten thousand connections a reply's
-        // acknowledgement still rides on the next request, as it does with one, instead of costing a packet of its own.
-        ack_delay_ns: 200 * NS_PER_MS,
+        // As patient as Linux is as a client (`TCP_DELACK_MIN`, `TCP_RTO_MIN`, Linux `include/net/tcp.h`): with a thousand
+        // requests waiting for their turn replies take milliseconds, and nothing is lost.
+        ack_delay_ns: 40 * NS_PER_MS,
         timeout_min_ns: 200 * NS_PER_MS,
         peer_ack_delay_ns: 200 * NS_PER_MS,
         ..Config::default()

@@ -23,8 +23,8 @@ use crate::host::napi::NapiBy;
 use crate::streams::{Generator, Link, Load, Outcome};
 
 /// Frames of the generator's socket, and descriptors in each of its rings: room for every reply that can be under way.
-const GENERATOR_FRAMES: u32 = 1 << 14;
-const GENERATOR_RING: u32 = 1 << 13;
+const GENERATOR_FRAMES: u32 = 1 << 15;
+const GENERATOR_RING: u32 = 1 << 14;
 /// Packets that may wait for veth's ring, of which it has 256 entries.
 const QUEUED_PACKETS: &str = "4096";
 
