@@ -153,6 +153,8 @@ labelled! {
         NoRoom => "no_room",
         /// A segment had to wait, for want of a frame.
         NoFrame => "no_frame",
+        /// A router said that a packet was too large, and the connection sends smaller ones from then on.
+        PathShrunk => "path_shrunk",
     }
 }
 

@@ -6,7 +6,10 @@ use caps::{CapSet, Capability};
 /// Each capability (Linux `capabilities(7)`) the daemon needs, and what for.
 pub const CAPABILITIES: [(Capability, &str); 5] = [
     (Capability::CAP_NET_ADMIN, "attach the XDP program"),
-    (Capability::CAP_NET_RAW, "open AF_XDP sockets"),
+    (
+        Capability::CAP_NET_RAW,
+        "open AF_XDP sockets, and hear what routers say of packets that were too large",
+    ),
     (Capability::CAP_BPF, "load the XDP program and its maps"),
     // Without it the verifier takes no address that was computed from a packet's own lengths (IPv4 options, VLAN tags).
     (Capability::CAP_PERFMON, "pass the verifier with offsets read from packets"),

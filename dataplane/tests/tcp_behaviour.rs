@@ -40,14 +40,26 @@ impl Pair {
     }
 
     fn with(client: Config, server: Config, delay_ns: u64, to_server: usize, to_client: usize) -> Self {
+        Self::of(true, client, server, delay_ns, to_server, to_client)
+    }
+
+    /// Over IPv4, or IPv6.
+    fn of(
+        v4: bool,
+        client: Config,
+        server: Config,
+        delay_ns: u64,
+        to_server: usize,
+        to_client: usize,
+    ) -> Self {
         let mut wire = Wire::new(7, Faults { delay_ns, ..Faults::default() });
         wire.trace = Some(Vec::new());
         let mut server = Ours::new(server, 1, 1);
         let mut client = Ours::new(client, 2, 1);
         server.apps.expected.insert(4_000, Stream::server(9, to_server, to_client, Reader::Eager));
         let stream = Stream::client(9, to_server, to_client, Reader::Eager);
-        let header = link(SERVER_MAC, CLIENT_MAC, true);
-        client.connect(wire.at_ns, &header, client_address(true, 4_000), server_address(true), stream);
+        let header = link(SERVER_MAC, CLIENT_MAC, v4);
+        client.connect(wire.at_ns, &header, client_address(v4, 4_000), server_address(v4), stream);
         Self { client, server, wire }
     }
 
@@ -430,16 +442,23 @@ fn a_newer_syn_takes_the_place_of_a_closed_flow_and_an_older_does_not() {
     assert!(pair.wire.at_ns > start_ns);
 }
 
-#[test]
-fn a_smaller_path_is_believed_only_from_who_knows_what_is_under_way() {
-    let mut pair = Pair::new(5 * MS, 0, 100_000);
-    // The path takes 1 000 bytes, and says so to whoever is asked.
-    pair.wire.drops = Some(Box::new(|to, _, frame| to == Side::Client && frame.len() > 1_014));
+/// A transfer over a path that takes packets of `mtu_bytes`, of which the server has not heard yet; and the sequence
+/// number of the first packet that was too large.
+fn over_a_narrow_path(v4: bool, mtu_bytes: usize) -> (Pair, Sequence) {
+    let mut pair = Pair::of(v4, config(), config(), 5 * MS, 0, 100_000);
+    let narrow = move |to, frame: &[u8]| to == Side::Client && frame.len() > 14 + mtu_bytes;
+    pair.wire.drops = Some(Box::new(move |to, _, frame| narrow(to, frame)));
     pair.run_for(30 * MS);
     let trace = pair.wire.trace.as_ref().expect("a trace");
-    let large = trace.iter().find(|(_, to, frame)| *to == Side::Client && frame.len() > 1_014);
-    let (_, _, frame) = large.expect("a frame that is too large").clone();
+    let (_, _, frame) =
+        trace.iter().find(|(_, to, frame)| narrow(*to, frame)).expect("a frame that is too large").clone();
     let sequence = parse(&frame).sequence;
+    (pair, sequence)
+}
+
+#[test]
+fn a_smaller_path_is_believed_only_from_who_knows_what_is_under_way() {
+    let (mut pair, sequence) = over_a_narrow_path(true, 1_000);
     let at = now(pair.wire.at_ns);
     let mut says = |port, sequence| {
         let ends = Ends::new(server_address(true), client_address(true, port));
@@ -453,6 +472,29 @@ fn a_smaller_path_is_believed_only_from_who_knows_what_is_under_way() {
     pair.run();
     pair.client.assert_clean();
     pair.server.assert_clean();
+}
+
+#[test]
+fn a_path_smaller_than_any_link_is_nobodys() {
+    for (v4, impossible, possible, largest) in
+        [(true, [1, 67], 68, 552), (true, [40, 20], 0, 552), (false, [0, 1_279], 1_280, 1_280)]
+    {
+        let (mut pair, sequence) = over_a_narrow_path(v4, 1_300);
+        let at = now(pair.wire.at_ns);
+        let mut says = |mtu_bytes| {
+            let ends = Ends::new(server_address(v4), client_address(v4, 4_000));
+            pair.server.stack.packet_too_big(at, &TooBig { ends, sequence, mtu_bytes })
+        };
+        assert_eq!(impossible.map(&mut says), [false, false]);
+        assert!(says(possible), "{possible}");
+        let before = pair.wire.trace.as_ref().expect("a trace").len();
+        pair.run();
+        let trace = &pair.wire.trace.as_ref().expect("a trace")[before..];
+        let sent =
+            trace.iter().filter(|(_, to, _)| *to == Side::Client).map(|(_, _, frame)| frame.len() - 14);
+        assert_eq!(sent.max(), Some(largest), "as far down as we go, and no further");
+        pair.server.assert_clean();
+    }
 }
 
 #[test]

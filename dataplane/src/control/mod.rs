@@ -10,6 +10,7 @@
 //! | [`companion`] | the kernel sockets beside the bypass |
 //! | [`sentinel`] | the child process that answers while the daemon is stopped |
 //! | [`heartbeat`] | whether workers are alive |
+//! | [`too_big`] | what routers say of packets that were too large |
 //! | [`shutdown`] | signals |
 //! | [`service_manager`] | what systemd is told |
 
@@ -23,5 +24,6 @@ pub mod service_manager;
 pub mod shutdown;
 pub mod state;
 pub mod status;
+pub mod too_big;
 
 pub use plane::{ControlError, ControlPlane, ControlSetup, Prepared};

@@ -178,7 +178,11 @@ fn create<S>(
         .ok_or_else(|| DaemonError::NotSpoken { listener, name: name.clone(), protocol: *protocol })
 }
 
-fn of(config: &Config, protocol: ListenerProtocol) -> impl Iterator<Item = (usize, &ListenerConfig)> {
+/// The listeners of one protocol, each with its number.
+pub(super) fn of(
+    config: &Config,
+    protocol: ListenerProtocol,
+) -> impl Iterator<Item = (usize, &ListenerConfig)> {
     config.listeners.iter().enumerate().filter(move |(_, listener)| listener.protocol == protocol)
 }
 

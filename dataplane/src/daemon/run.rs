@@ -7,10 +7,12 @@
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::runtime::Handle;
+
 use super::descriptors::connections_max;
 use super::heartbeat::WorkerHeartbeats;
 use super::interface::Interface;
-use super::listeners::{service, stream_service};
+use super::listeners::{self, service, stream_service};
 use super::steering::{Nics, Steering};
 use super::supervisor::Supervisor;
 use super::workers::{WorkerHandle, WorkerParts, XskCommand};
@@ -20,7 +22,7 @@ use crate::control::companion::CompanionSocket;
 use crate::control::heartbeat::{HeartbeatMap, Heartbeats};
 use crate::control::sentinel::{SentinelProgram, SentinelSetup};
 use crate::control::state::{DaemonState, Verdicts};
-use crate::control::{ControlSetup, Prepared};
+use crate::control::{ControlSetup, Prepared, too_big};
 use crate::metrics::WorkerMetrics;
 use crate::topology;
 use crate::transport::kernel::Kernel;
@@ -109,6 +111,7 @@ pub(super) fn run(config: &Config, registry: &Registry) -> Result<(), DaemonErro
     })?;
 
     let workers = Arc::new(workers);
+    hear_routers(config, &steering, &runtime, &workers)?;
     let mut supervisor = Supervisor::start(Supervisor {
         plan: steering.plan.workers.clone(),
         rules: rules.clone(),
@@ -163,6 +166,25 @@ fn others_stale(
         move |other, now_ns| heartbeats.heartbeat_ns(other) > 0 && heartbeats.is_stale(other, now_ns);
     (workers > 1)
         .then(|| Box::new(move |now_ns| others.iter().any(|&other| is_stale(other, now_ns))) as Box<_>)
+}
+
+/// Passes on to the workers what routers say of packets that were too large, when there are streams past the kernel.
+fn hear_routers(
+    config: &Config,
+    steering: &Steering,
+    runtime: &Handle,
+    workers: &Arc<Vec<WorkerHandle>>,
+) -> Result<(), DaemonError> {
+    let streams = listeners::of(config, ListenerProtocol::Tcp).map(|(_, listener)| listener);
+    let steered = streams.filter(|listener| steering.is_steered(listener.transport));
+    let ports: Vec<u16> = steered.map(|listener| listener.port).collect();
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let workers = Arc::clone(workers);
+    // Any of them may have the connection: which one, the NIC decides.
+    let tell = move |message| workers.iter().for_each(|worker| worker.packet_too_big(message));
+    too_big::listen(runtime, &ports, tell).map_err(DaemonError::system("listening to what routers say"))
 }
 
 /// Whether a signal came before everything was up.

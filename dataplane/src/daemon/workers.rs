@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::control::companion::CompanionSocket;
 use crate::memory::{HugePages, Placement};
 use crate::metrics::WorkerMetrics;
+use crate::net::tcp::too_big::TooBig;
 use crate::port::xsk::{XskPort, XskQueue};
 use crate::table::memory::{MemoryTable, MemoryTableConfig};
 use crate::topology::WorkerPlan;
@@ -28,6 +29,9 @@ const TABLE_TIME_EXPECTED: Duration = Duration::from_secs(5);
 /// How often it is asked meanwhile whether the daemon is to end.
 const ENDING_LOOK: Duration = Duration::from_millis(50);
 
+/// Messages of routers that may wait for one worker.
+const MESSAGES_UNHEARD_MAX: usize = 1024;
+
 /// A command to a worker over AF_XDP.
 pub(super) type XskCommand = Command<XskPort, XskQueue>;
 
@@ -36,6 +40,8 @@ pub(super) struct WorkerHandle {
     commands: Sender<XskCommand>,
     wake: Wake,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// A clone for each message of a router that it has not heard yet.
+    unheard: Arc<()>,
 }
 
 /// What a worker is started from.
@@ -70,7 +76,7 @@ impl WorkerHandle {
             .name(format!("worker-{}", parts.plan.worker))
             .spawn(move || thread_main(parts, &config, &registry, (receiver, wake_up), &ready))
             .map_err(DaemonError::system("starting a worker's thread"))?;
-        let handle = Self { commands, wake, thread: Mutex::new(Some(thread)) };
+        let handle = Self { commands, wake, thread: Mutex::new(Some(thread)), unheard: Arc::default() };
         loop {
             if is_ending() {
                 // Its table may take a minute yet: it goes with the process.
@@ -94,6 +100,13 @@ impl WorkerHandle {
         // A worker that has ended says so by an event of its own.
         let _ = self.commands.send(command);
         self.wake.wake();
+    }
+
+    /// Passes on what a router says, unless the worker has not heard enough already: what matters is said again.
+    pub(super) fn packet_too_big(&self, message: TooBig) {
+        if Arc::strong_count(&self.unheard) <= MESSAGES_UNHEARD_MAX {
+            self.command(Command::PacketTooBig { message, unheard: Arc::clone(&self.unheard) });
+        }
     }
 
     /// Waits for its end.

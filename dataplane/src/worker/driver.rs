@@ -12,6 +12,7 @@ use super::wake::Wake;
 use crate::config::Idle;
 use crate::limits::SLEEP_NS_MAX;
 use crate::metrics::WorkerMetrics;
+use crate::net::tcp::too_big::TooBig;
 use crate::port::{FrameAccounts, Port, PortError, QueueOwner};
 use crate::time::{NS_PER_MS, NS_PER_S, Now};
 use crate::transport::bypass::Bypass;
@@ -47,6 +48,13 @@ pub enum Command<P, Q> {
     DropLane {
         /// Its number.
         number: usize,
+    },
+    /// A router says that a packet of a connection, maybe of this worker's, was too large.
+    PacketTooBig {
+        /// What it says.
+        message: TooBig,
+        /// Held until the worker has heard it: whoever tells counts these, for anybody can make routers talk.
+        unheard: Arc<()>,
     },
     /// Answer what has arrived, then end.
     Stop,
@@ -143,7 +151,7 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
                     worker.set_suspended(others_stale(now.monotonic_ns));
                 }
             }
-            if (due || std::mem::take(&mut called)) && self.obey(&mut worker) && drain.is_none() {
+            if (due || std::mem::take(&mut called)) && self.obey(&mut worker, now) && drain.is_none() {
                 drain = Some(Drain { until_ns: now.monotonic_ns + DRAIN_NS_MAX, idle_rounds: 0 });
             }
             if let Some(drain) = &mut drain {
@@ -185,7 +193,7 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
     }
 
     /// Carries out commands. True when one of them is to stop, or nobody is left to give any.
-    fn obey(&mut self, worker: &mut Worker<P, Q>) -> bool {
+    fn obey(&mut self, worker: &mut Worker<P, Q>, now: Now) -> bool {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::ReplaceLane { number, generation, lane, beat }) => {
@@ -206,6 +214,7 @@ impl<P: Port, Q: QueueOwner> Driver<P, Q> {
                         *beat = None;
                     }
                 }
+                Ok(Command::PacketTooBig { message, unheard: _ }) => worker.packet_too_big(now, &message),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return true,
                 Err(TryRecvError::Empty) => return false,
             }
@@ -318,7 +327,7 @@ mod tests {
             let lane = Box::new(lane(generation));
             let replace = Command::ReplaceLane { number, generation, lane, beat: Box::new(|_| {}) };
             to_worker.send(replace).expect("the driver is there");
-            assert!(!driver.obey(&mut worker), "it goes on");
+            assert!(!driver.obey(&mut worker, Now::read()), "it goes on");
         }
         assert_eq!(fail(&mut driver, 0), (0, 2), "the lane in service, not one before it");
         assert_eq!(fail(&mut driver, 2), (2, 1));

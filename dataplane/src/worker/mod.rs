@@ -16,6 +16,7 @@ use std::sync::Arc;
 use self::shard::Serving;
 use self::wake::Wake;
 use crate::metrics::{TcpEvent, WorkerMetrics};
+use crate::net::tcp::too_big::TooBig;
 use crate::port::{FrameAccounts, Port, PortError, QueueOwner};
 use crate::time::Now;
 use crate::transport::bypass::{Bypass, Streams};
@@ -171,6 +172,13 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
             ),
         };
         woken && wake.clear()
+    }
+
+    /// A router says that a packet was too large: the connection may be of any lane.
+    pub fn packet_too_big(&mut self, now: Now, message: &TooBig) {
+        for streams in &mut self.streams {
+            streams.packet_too_big(now, message);
+        }
     }
 
     /// When streams want a poll though no frame comes, in nanoseconds of the monotonic clock; 0 is at once.

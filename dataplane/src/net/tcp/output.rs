@@ -367,6 +367,12 @@ impl Flow {
     /// The path takes packets of at most `mtu_bytes` (RFC 1191, RFC 8201). Returns true when that was news.
     pub(super) fn shrink_path(&mut self, env: &mut Env<'_>, mtu_bytes: usize) -> bool {
         let v4 = self.ends.is_v4();
+        // No link of IPv6 takes less than the minimum (RFC 8201 section 4), and none of IPv4 less than 68 bytes (RFC 791
+        // section 3.1), but 0 is an old router's (RFC 1191 section 5): then we go down as far as we do at all.
+        let possible = if v4 { mtu_bytes == 0 || mtu_bytes >= 68 } else { mtu_bytes >= MTU_BYTES_MIN[1] };
+        if !possible {
+            return false;
+        }
         let mtu_bytes = mtu_bytes.max(MTU_BYTES_MIN[usize::from(!v4)]);
         let options = if self.stamps.is_some() { TIMESTAMPS_BYTES as u32 } else { 0 };
         let segment = u32::from(segment_bytes_of(mtu_bytes, v4)) - options;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::FrameWriter;
 use crate::limits::PACKET_BYTES_MAX;
 use crate::metrics::{TcpEvent, WorkerMetrics};
+use crate::net::tcp::too_big::TooBig;
 use crate::net::tcp::{
     self, Admission as SynAdmission, Closed, Config, ConfigError, FlowId, Handler, Io, Seeds, Stack, Taken,
 };
@@ -69,6 +70,11 @@ impl Streams {
         self.stack.close_all();
     }
 
+    /// A router says that a packet was too large. What is none of these connections', or cannot be, is passed over.
+    pub fn packet_too_big(&mut self, now: Now, message: &TooBig) {
+        self.stack.packet_too_big(now, message);
+    }
+
     /// When it wants to be polled next though no frame comes, in nanoseconds of the monotonic clock; 0 is at once.
     #[must_use]
     pub fn next_due_ns(&self) -> Option<u64> {
@@ -95,6 +101,7 @@ impl Streams {
                 TcpEvent::OutOfWindow => counted.out_of_window + counted.old_timestamp,
                 TcpEvent::NoRoom => counted.no_block,
                 TcpEvent::NoFrame => counted.no_output,
+                TcpEvent::PathShrunk => counted.path_shrunk,
             };
             (event, count)
         })
