@@ -155,6 +155,12 @@ labelled! {
         NoFrame => "no_frame",
         /// A router said that a packet was too large, and the connection sends smaller ones from then on.
         PathShrunk => "path_shrunk",
+        /// A connection was reset: a request was not whole within `tcp.request_s`. Counted in `broken` too.
+        Unfinished => "unfinished",
+        /// A connection was reset: its client did not read, or did not close. Counted in `broken` too.
+        Stalled => "stalled",
+        /// A reset was not sent, for there were too many.
+        ResetWithheld => "reset_withheld",
     }
 }
 

@@ -181,6 +181,31 @@ fn many_connections_are_served_at_once_and_none_disturbs_another() {
 }
 
 #[test]
+fn a_request_that_does_not_end_is_waited_for_so_long() {
+    let rig = Rig::new();
+    let config = format!("{}\n[tcp]\nrequest_s = 1\n", rig.config("", "", "protocol = \"tcp\""));
+    let mut daemon = rig.start_with(&config);
+    let mut silent = connect(&rig, Family::V4);
+    let mut slow = connect(&rig, Family::V4);
+    call(&mut silent, b"version\r\n", b"VERSION ");
+    slow.write_all(b"set key 0 0 1000\r\nabc").expect("it takes bytes");
+    let error = slow.read(&mut [0; 1]).expect_err("a reset, not an answer");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    rig.wait_for_status(&mut daemon, "it to be counted", |status| {
+        let worker = &status.workers[0];
+        worker.tcp_connections == 1 && worker.tcp_events["unfinished"] == 1
+    });
+    // Whoever has asked nothing may be silent: what is left of the version, and then the answer.
+    silent.write_all(b"get key\r\n").expect("it is open");
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\nEND\r\n") {
+        let mut byte = [0];
+        silent.read_exact(&mut byte).expect("an answer");
+        heard.push(byte[0]);
+    }
+}
+
+#[test]
 fn a_source_that_is_not_allowed_does_not_even_connect() {
     let rig = Rig::new();
     let _daemon = start(&rig);

@@ -8,8 +8,8 @@ use dataplane::net::tcp::pool::Class;
 use dataplane::net::tcp::statistics::Statistics;
 use tcp_support::app::{Reader, Stream};
 use tcp_support::ours::Ours;
-use tcp_support::wire::{Faults, Wire};
-use tcp_support::{CLIENT_MAC, MS, S, SERVER_MAC, client_address, link, run, server_address};
+use tcp_support::wire::{Faults, Side, Wire};
+use tcp_support::{CLIENT_MAC, MS, Node, S, SERVER_MAC, client_address, link, run, server_address};
 
 const FLOWS: usize = 8;
 
@@ -75,4 +75,58 @@ fn without_blocks_bytes_are_sent_again() {
     let scarce = Config { blocks, window_bytes: 20_000, window_slack_bytes: 2_000, ..config() };
     let statistics = serve(scarce, 100_000, 100, Reader::Messages(20_000));
     assert!(statistics.no_block > 0, "{statistics:?}");
+}
+
+/// Flows that want to say more than a pool has for all of them, to clients that have stopped answering.
+fn exhausted(server: Config) -> (Ours, Wire) {
+    let mut wire = Wire::new(5, Faults { delay_ns: MS, ..Faults::default() });
+    let mut server = Ours::new(server, 1, FLOWS);
+    let mut client = Ours::new(config(), 2, FLOWS);
+    let header = link(SERVER_MAC, CLIENT_MAC, true);
+    for number in 0..FLOWS {
+        let (seed, port) = (number as u64, 4_000 + number as u16);
+        server.apps.expected.insert(port, Stream::server(seed, 0, 50_000, Reader::Eager));
+        let stream = Stream::client(seed, 0, 50_000, Reader::Eager);
+        client.connect(wire.at_ns, &header, client_address(true, port), server_address(true), stream);
+    }
+    // SYN, its answer, and the acknowledgement that opens the flow.
+    for _ in 0..4 {
+        let mut sent = Vec::new();
+        for frame in wire.take_due(Side::Client, wire.at_ns) {
+            client.deliver(wire.at_ns, &frame);
+        }
+        client.turn(wire.at_ns, &mut sent);
+        wire.send(Side::Server, wire.at_ns, sent.drain(..));
+        for frame in wire.take_due(Side::Server, wire.at_ns) {
+            server.deliver(wire.at_ns, &frame);
+        }
+        server.turn(wire.at_ns, &mut sent);
+        wire.send(Side::Client, wire.at_ns, sent.drain(..));
+        wire.at_ns += MS;
+    }
+    assert_eq!(server.stack.holdings().flows, FLOWS);
+    (server, wire)
+}
+
+/// Turns until ten seconds are over, none of which anything has arrived for.
+fn turns_in_ten_seconds(server: &mut Ours, start_ns: u64) -> usize {
+    let mut at_ns = start_ns;
+    let mut turns = 0;
+    while at_ns < start_ns + 10 * S {
+        server.turn(at_ns, &mut Vec::new());
+        turns += 1;
+        let next_ns = server.next_ns(at_ns).expect("a timer");
+        at_ns = next_ns.max(at_ns + 1_000);
+        assert!(turns < 10_000, "it spins");
+    }
+    turns
+}
+
+#[test]
+fn who_waits_for_a_pool_sleeps_until_something_comes_back() {
+    for scarce in [Config { chunks: 3, chunk_bytes: 256, ..config() }, Config { segments: 2, ..config() }] {
+        let (mut server, wire) = exhausted(scarce.clone());
+        let turns = turns_in_ten_seconds(&mut server, wire.at_ns);
+        assert!(turns < 500, "{turns} turns with {scarce:?}");
+    }
 }

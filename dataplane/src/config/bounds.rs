@@ -60,6 +60,9 @@ pub(super) const CONNECTIONS: RangeInclusive<u64> = 1..=1 << 20;
 /// Seconds before an idle connection is closed: 0 is never, a year is the most.
 pub(super) const IDLE_S: RangeInclusive<u64> = 0..=365 * 24 * 3600;
 
+/// Seconds a request may take: 0 is for ever, a day is the most.
+pub(super) const REQUEST_S: RangeInclusive<u64> = 0..=24 * 3600;
+
 /// Requests a second, and at once, of one source.
 pub(super) const RATE: RangeInclusive<u64> = 1..=1_000_000_000;
 

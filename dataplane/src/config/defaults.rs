@@ -64,7 +64,7 @@ impl Default for TableConfig {
 
 impl Default for TcpConfig {
     fn default() -> Self {
-        Self { connections: 1 << 14, idle_s: 0 }
+        Self { connections: 1 << 14, idle_s: 0, request_s: 60 }
     }
 }
 

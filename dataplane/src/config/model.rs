@@ -221,6 +221,8 @@ pub struct TcpConfig {
     pub connections: u32,
     /// Seconds without a byte either way after which a connection is closed; 0 never does.
     pub idle_s: u32,
+    /// Seconds a request may take from its first byte to its last before its connection is closed; 0 lets it take for ever.
+    pub request_s: u32,
 }
 
 /// One service on one port.

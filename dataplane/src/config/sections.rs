@@ -145,6 +145,10 @@ fn tcp(mut section: Section<'_, '_>) -> TcpConfig {
             .take("idle_s")
             .and_then(|field| field.number(&bounds::IDLE_S))
             .unwrap_or(default.idle_s),
+        request_s: section
+            .take("request_s")
+            .and_then(|field| field.number(&bounds::REQUEST_S))
+            .unwrap_or(default.request_s),
     }
 }
 

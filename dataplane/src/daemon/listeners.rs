@@ -61,6 +61,7 @@ impl Making<'_> {
                 let stack = tcp::Config {
                     flows: config.tcp.connections as usize,
                     idle_ns: u64::from(config.tcp.idle_s) * NS_PER_S,
+                    request_ns: u64::from(config.tcp.request_s) * NS_PER_S,
                     mtu_bytes: lane.bypass.mtu_bytes().min(STREAM_MTU_BYTES_MAX),
                     checksums: lane.bypass.checksum(),
                     ..stack_of_default_sizes()
@@ -87,7 +88,10 @@ impl Making<'_> {
             streams: streams.into_iter().map(CompanionSocket::into_fd).collect(),
             listeners,
             connections_max,
-            patience: Patience { idle_ns: u64::from(self.config.tcp.idle_s) * NS_PER_S, request_ns: 0 },
+            patience: Patience {
+                idle_ns: u64::from(self.config.tcp.idle_s) * NS_PER_S,
+                request_ns: u64::from(self.config.tcp.request_s) * NS_PER_S,
+            },
         })
     }
 

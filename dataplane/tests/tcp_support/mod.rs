@@ -4,6 +4,7 @@
 
 pub(crate) mod app;
 pub(crate) mod ours;
+pub(crate) mod pair;
 pub(crate) mod smol;
 pub(crate) mod wire;
 

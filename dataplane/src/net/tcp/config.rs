@@ -15,6 +15,9 @@ pub(super) const MTU_BYTES_MIN: [usize; 2] = [552, 1_280];
 pub(super) const SEGMENT_BYTES_DEFAULT: [u16; 2] = [536, 1_220];
 pub(super) const SEGMENT_BYTES_MIN: u16 = 88;
 
+/// A peer that takes no more than this in `Config::stalled_ns` does not read: it would hold send buffers for ever.
+pub(super) const STALLED_BYTES: u32 = 16 << 10;
+
 /// What a stack is made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -69,8 +72,12 @@ pub struct Config {
     pub keepalive_probes: u8,
     /// Time without a byte of data either way after which a flow is given up; 0 never.
     pub idle_ns: u64,
-    /// Time a peer may keep its window shut, or our bytes unacknowledged, before the flow is given up.
+    /// Time a peer may take for what it is to get, or for the first [`STALLED_BYTES`] of it when that is more, before the
+    /// flow is given up: whether it keeps its window shut, opens it by slivers or acknowledges nothing.
     pub stalled_ns: u64,
+    /// Time a peer may take for one message, from when the first bytes of it have come to when the handler takes any; 0
+    /// lets it take for ever. While the handler waits for room it does not run.
+    pub request_ns: u64,
     /// How long a handshake may take.
     pub half_open_ns: u64,
     /// How long late segments of a closed flow are waited for (twice the maximum segment lifetime).
@@ -79,6 +86,8 @@ pub struct Config {
     pub close_ns: u64,
     /// Challenge acknowledgements one flow sends in a second (RFC 5961 section 7).
     pub challenges_per_s: u8,
+    /// Resets the stack sends in a second to those who belong to no flow, a tenth of them at once.
+    pub resets_per_s: u32,
 }
 
 impl Default for Config {
@@ -117,10 +126,12 @@ impl Default for Config {
             keepalive_probes: 5,
             idle_ns: 0,
             stalled_ns: 60 * NS_PER_S,
+            request_ns: 60 * NS_PER_S,
             half_open_ns: 10 * NS_PER_S,
             time_wait_ns: 60 * NS_PER_S,
             close_ns: 60 * NS_PER_S,
             challenges_per_s: 10,
+            resets_per_s: 1_000,
         }
     }
 }
@@ -197,6 +208,7 @@ impl Config {
             ("half_open_ns", self.half_open_ns),
             ("time_wait_ns", self.time_wait_ns),
             ("close_ns", self.close_ns),
+            ("resets_per_s", u64::from(self.resets_per_s)),
         ] {
             check(value > 0, name, value, "more than 0")?;
         }

@@ -118,6 +118,8 @@ pub(super) struct Flow {
     pub(super) live: bool,
     /// It is in the stack's queue of those with something to do.
     pub(super) queued: bool,
+    /// It is in the line for a pool, by the pool.
+    pub(super) waits: [bool; 2],
     /// Our SYN is not acknowledged yet (SYN-SENT).
     pub(super) opening: bool,
     /// The handler wants it reset.
@@ -139,6 +141,8 @@ pub(super) struct Flow {
     pub(super) data_ns: u64,
     /// When we closed; 0 before.
     pub(super) closing_ns: u64,
+    /// Since when part of a request lies here without the rest; 0 while none does, or its handler waits for room.
+    pub(super) request_since_ns: u64,
     pub(super) keepalives: u8,
     /// Challenge acknowledgements in the second that started then.
     pub(super) challenges: u8,
@@ -158,6 +162,7 @@ impl Flow {
             generation: 0,
             live: false,
             queued: false,
+            waits: [false; 2],
             opening: false,
             abort: false,
             over: None,
@@ -171,6 +176,7 @@ impl Flow {
             heard_ns: 0,
             data_ns: 0,
             closing_ns: 0,
+            request_since_ns: 0,
             keepalives: 0,
             challenges: 0,
             challenges_ns: 0,
@@ -196,6 +202,7 @@ impl Flow {
             generation,
             live: self.live,
             queued: self.queued,
+            waits: self.waits,
             opening: false,
             abort: false,
             over: None,
@@ -209,6 +216,7 @@ impl Flow {
             heard_ns: now_ns,
             data_ns: now_ns,
             closing_ns: 0,
+            request_since_ns: 0,
             keepalives: 0,
             challenges: 0,
             challenges_ns: 0,
@@ -253,6 +261,16 @@ impl Flow {
         if self.abort || self.over.is_some() {
             return;
         }
+        self.show_unread(env, id, handler);
+        // What lies here lies in a block, be it unread or beyond a gap.
+        if self.receiver.is_empty() || self.sender.wanting {
+            self.request_since_ns = 0;
+        } else if self.request_since_ns == 0 {
+            self.request_since_ns = env.now_ns.max(1);
+        }
+    }
+
+    fn show_unread<H: Handler>(&mut self, env: &mut Env<'_>, id: FlowId, handler: &mut H) {
         let Pools { blocks, chunks, .. } = &mut *env.pools;
         let unread = self.receiver.unread(blocks);
         if unread.is_empty() {
@@ -266,6 +284,9 @@ impl Flow {
         };
         let taken = handler.data(id, unread, &mut io);
         env.statistics.bytes_in += taken.consumed as u64;
+        if taken.consumed > 0 {
+            self.request_since_ns = 0;
+        }
         self.receiver.consume(blocks, taken.consumed);
         self.receiver.need(u32::try_from(taken.needed).unwrap_or(u32::MAX));
     }
@@ -329,6 +350,9 @@ impl Flow {
         }
         if self.sender.stalled_since_ns > 0 {
             by(self.sender.stalled_since_ns + config.stalled_ns, Some(Closed::Stalled));
+        }
+        if config.request_ns > 0 && self.request_since_ns > 0 {
+            by(self.request_since_ns + config.request_ns, Some(Closed::Unfinished));
         }
         if self.sender.fin == Fin::Acknowledged && !self.receiver.finished {
             by(self.closing_ns + config.close_ns, Some(Closed::Stalled));

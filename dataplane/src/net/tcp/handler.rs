@@ -44,14 +44,23 @@ pub enum Closed {
     TimedOut,
     /// Nothing was said for longer than `Config::idle_ns`.
     Idle,
-    /// The peer answers, but takes nothing of what it is to get, or does not close.
+    /// The peer answers, but takes next to nothing of what it is to get, or does not close.
     Stalled,
+    /// A message was begun and not ended within `Config::request_ns`.
+    Unfinished,
 }
 
 impl Closed {
     /// Every reason, in the order of [`Closed::index`].
-    pub const ALL: [Self; 6] =
-        [Self::Finished, Self::Reset, Self::Aborted, Self::TimedOut, Self::Idle, Self::Stalled];
+    pub const ALL: [Self; 7] = [
+        Self::Finished,
+        Self::Reset,
+        Self::Aborted,
+        Self::TimedOut,
+        Self::Idle,
+        Self::Stalled,
+        Self::Unfinished,
+    ];
 
     /// Its place in [`Closed::ALL`].
     #[must_use]

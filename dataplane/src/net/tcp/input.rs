@@ -205,6 +205,9 @@ impl Flow {
         let taken = handler.data(id, bytes, &mut io);
         let consumed = taken.consumed.min(bytes.len());
         env.statistics.bytes_in += consumed as u64;
+        if consumed > 0 {
+            self.request_since_ns = 0;
+        }
         self.receiver.need(u32::try_from(taken.needed).unwrap_or(u32::MAX));
         let left = bytes.len() - consumed;
         if self.receiver.passed(blocks, bytes, left) < left {

@@ -116,7 +116,7 @@ impl Stack {
             }
             Admission::Refuse => {
                 self.statistics.not_admitted += 1;
-                self.refuse(segment, out);
+                self.refuse(now, segment, out);
                 return;
             }
         }
@@ -255,7 +255,7 @@ impl Stack {
         }
         if segment.acknowledgement != record.ours.plus(1) {
             self.statistics.bad_acknowledgement += 1;
-            self.refuse(segment, out);
+            self.refuse(now, segment, out);
             return;
         }
         let window = u32::from(syn_window(self.config.window_bytes));

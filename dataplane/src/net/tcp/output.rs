@@ -8,6 +8,7 @@ use super::options::{BLOCKS_MAX, Block, OptionsOut, TIMESTAMPS_BYTES, Timestamps
 use super::segment::{ACK, FIN, Header, PSH, RST, SYN, write};
 use super::send::{Fin, Phase, Watch};
 use super::sequence::Sequence;
+use super::turns::Pool;
 
 /// Segments of data one flow sends before others have their turn: no long reply keeps short ones waiting.
 const SEGMENTS_PER_TURN: usize = 32;
@@ -27,8 +28,10 @@ struct Cargo {
 pub(super) enum Turn {
     /// Nothing that could be done now.
     Done,
-    /// The output or the pool of segments had no room, or others are to have their turn: come again.
+    /// The output had no room, or others are to have their turn: come again.
     Again,
+    /// It waits for what others hold.
+    Waits(Pool),
 }
 
 impl Flow {
@@ -49,8 +52,11 @@ impl Flow {
         }
         let turn = self.transmit_data(env, out);
         self.sender.set_watch(env.now_ns);
-        if turn == Turn::Again {
-            return Turn::Again;
+        match turn {
+            Turn::Done => {}
+            Turn::Again => return turn,
+            // What it waits for wakes it: there is nothing to ask the peer.
+            Turn::Waits(_) => (self.sender.watch, self.sender.watch_ns) = (Watch::None, u64::MAX),
         }
         let promise = self.promise(env.config);
         if self.receiver.has_news(&env.pools.blocks, &promise) {
@@ -67,7 +73,7 @@ impl Flow {
         if self.is_finished() {
             self.over = Some(Closed::Finished);
         }
-        Turn::Done
+        turn
     }
 
     fn transmit_data<O: Output>(&mut self, env: &mut Env<'_>, out: &mut O) -> Turn {
@@ -85,7 +91,7 @@ impl Flow {
             if self.sender.board.lost_bytes() > 0 {
                 match self.transmit_lost(env, out) {
                     Some(Turn::Done) => continue,
-                    Some(Turn::Again) => return Turn::Again,
+                    Some(turn) => return turn,
                     None => return Turn::Done,
                 }
             }
@@ -97,7 +103,7 @@ impl Flow {
             if env.pools.records.available() == 0 {
                 env.statistics.no_segment += 1;
                 // Whoever has segments under way comes again with what answers them, or with its timer.
-                return if self.sender.board.is_empty() { Turn::Again } else { Turn::Done };
+                return if self.sender.board.is_empty() { Turn::Waits(Pool::Records) } else { Turn::Done };
             }
             if !self.transmit_new(env, out, bytes, fin) {
                 return Turn::Again;
@@ -353,7 +359,9 @@ impl Flow {
     fn probe_window<O: Output>(&mut self, env: &mut Env<'_>, out: &mut O) {
         match self.next_new(true) {
             Some((bytes, fin)) => {
-                self.transmit_new(env, out, bytes, fin);
+                if !self.transmit_new(env, out, bytes, fin) {
+                    self.sender.watch_ns = env.now_ns + self.sender.trip.timeout_ns();
+                }
             }
             None => {
                 if self.ask(env, out) {

@@ -1,6 +1,8 @@
 //! Fixed pools, made once and shared by all flows. Nothing here allocates after construction; whoever finds a pool
 //! empty goes without, as the module's head says.
 
+use super::turns::Supply;
+
 /// No record: the end of a list, or none at all.
 pub(crate) const NIL: u32 = u32::MAX;
 
@@ -9,12 +11,14 @@ pub(crate) struct Slab<T> {
     records: Box<[T]>,
     /// Numbers nobody holds; the last freed is the first taken, for it is still in the cache.
     free: Vec<u32>,
+    /// How many were ever given back.
+    given: u64,
 }
 
 impl<T: Clone> Slab<T> {
     pub(crate) fn new(count: usize, empty: T) -> Self {
         let free = (0..u32::try_from(count).expect("a pool of fewer than 2^32")).rev().collect();
-        Self { records: vec![empty; count].into_boxed_slice(), free }
+        Self { records: vec![empty; count].into_boxed_slice(), free, given: 0 }
     }
 }
 
@@ -31,11 +35,17 @@ impl<T> Slab<T> {
         debug_assert!(!self.free.contains(&number) || self.free.len() > 4_096, "given back twice");
         // Never beyond its first capacity: there are no more numbers than that.
         self.free.push(number);
+        self.given += 1;
     }
 
     /// Records free now.
     pub(crate) fn available(&self) -> usize {
         self.free.len()
+    }
+
+    /// How it stands.
+    pub(super) fn supply(&self) -> Supply {
+        Supply { available: self.free.len(), given: self.given }
     }
 
     /// Records in all.
@@ -111,6 +121,11 @@ impl Chunks {
 
     pub(crate) fn available(&self) -> usize {
         self.next.available()
+    }
+
+    /// How it stands.
+    pub(super) fn supply(&self) -> Supply {
+        self.next.supply()
     }
 
     pub(crate) fn count(&self) -> usize {

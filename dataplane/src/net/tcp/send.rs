@@ -1,7 +1,7 @@
 //! The sending side of a flow: what may go out, what an acknowledgement means, and which timer watches over it.
 
 use super::chain::Chain;
-use super::config::Config;
+use super::config::{Config, STALLED_BYTES};
 use super::congestion::{Before, Congestion};
 use super::options::{Block, Options};
 use super::pool::Chunks;
@@ -97,8 +97,10 @@ pub(super) struct Sender {
     reorder_ns: u64,
     /// Time-outs in a row.
     pub(super) timeouts: u8,
-    /// Since when the peer has taken nothing of what there is to be sent; 0 while it does.
+    /// Since when the peer has taken next to nothing of what there is to be sent; 0 while it does.
     pub(super) stalled_since_ns: u64,
+    /// Up to where it must have taken it for that to end.
+    stalled_until: Sequence,
     /// How long the peer keeps an acknowledgement back.
     peer_delay_ns: u64,
     /// The congestion window was what held us back.
@@ -165,6 +167,7 @@ impl Sender {
             reorder_ns: 0,
             timeouts: 0,
             stalled_since_ns: 0,
+            stalled_until: next,
             peer_delay_ns: config.peer_ack_delay_ns,
             limited: false,
             undo: None,
@@ -245,7 +248,10 @@ impl Sender {
             self.board.acknowledge(records, acknowledgement, &judge, &mut delivery);
             self.una = acknowledgement;
             self.chain.consume(chunks, result.bytes);
-            (self.base_ns, self.timeouts, self.stalled_since_ns) = (now_ns, 0, 0);
+            (self.base_ns, self.timeouts) = (now_ns, 0);
+            if !acknowledgement.before(self.stalled_until) {
+                self.stalled_since_ns = 0;
+            }
             self.trip.answered();
             self.judge_timeout(records, echo_ms);
         }
@@ -447,11 +453,12 @@ impl Sender {
     pub(super) fn set_watch(&mut self, now_ns: u64) {
         let timeout_ns = self.base_ns.max(1).saturating_add(self.trip.timeout_ns());
         let waiting = !self.board.is_empty() || self.unsent() > 0 || self.fin == Fin::Wanted;
-        self.stalled_since_ns = match self.stalled_since_ns {
-            _ if !waiting => 0,
-            0 => now_ns.max(1),
-            since_ns => since_ns,
-        };
+        if !waiting {
+            self.stalled_since_ns = 0;
+        } else if self.stalled_since_ns == 0 {
+            self.stalled_since_ns = now_ns.max(1);
+            self.stalled_until = self.una.plus(self.chain.bytes().min(STALLED_BYTES));
+        }
         (self.watch, self.watch_ns) = if !self.board.is_empty() {
             if self.reorder_ns != 0 {
                 (Watch::Reordering, self.reorder_ns.min(timeout_ns))

@@ -1,29 +1,29 @@
 //! A whole TCP: it takes frames and time, tells a [`Handler`] what they mean, and gives frames to an [`Output`].
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
 
+use super::allowance::Allowance;
 use super::config::{Config, ConfigError};
 use super::ends::{Ends, Link};
 use super::flow::{Env, Flow, Owed, Pools, Stamps};
 use super::handler::{Closed, FlowId, Handler, Io, Output};
 use super::input::Answer;
 use super::listen::HalfOpen;
-use super::options::OptionsOut;
 use super::output::Turn;
 use super::pool::{Blocks, Chunks, Slab};
 use super::receive::{Assembly, Receiver};
 use super::recovery::Sent;
 use super::secret::Secret;
-use super::segment::{ACK, Header, RST, SYN, Segment, Unusable, write};
+use super::segment::{Segment, Unusable};
 use super::send::Sender;
 use super::sequence::Sequence;
 use super::statistics::{Holdings, Statistics};
 use super::table::{Place, Table};
 use super::time_wait::{Ring, Waiting};
 use super::too_big::TooBig;
+use super::turns::{Pool, Turns};
 use super::wheel::Wheel;
 use crate::limits::BATCH_FRAMES;
 use crate::time::{NS_PER_S, Now};
@@ -63,11 +63,12 @@ pub struct Stack {
     pub(super) table: Table,
     pub(super) flows: Slab<Flow>,
     pub(super) half_open: Slab<HalfOpen>,
-    waiting: Ring,
+    pub(super) waiting: Ring,
     pub(super) wheel: Wheel,
     pools: Pools,
-    /// Flows with something to do at the next poll, each at most once.
-    queue: VecDeque<u32>,
+    turns: Turns,
+    /// Resets to those who belong to no flow.
+    pub(super) resets: Allowance,
     pub(super) statistics: Statistics,
     pub(super) cookies_until_ns: u64,
 }
@@ -92,7 +93,8 @@ impl Stack {
                 chunks: Chunks::new(config.chunks, config.chunk_bytes),
                 records: Slab::new(config.segments, Sent::EMPTY),
             },
-            queue: VecDeque::with_capacity(config.flows),
+            turns: Turns::new(config.flows),
+            resets: Allowance::new(config.resets_per_s),
             statistics: Statistics::default(),
             cookies_until_ns: 0,
             config,
@@ -177,19 +179,26 @@ impl Stack {
                 }
             }
         }
-        for _ in 0..self.queue.len() {
-            let Some(number) = self.queue.pop_front() else { break };
+        self.ask_waiting(Pool::Chunks);
+        self.ask_waiting(Pool::Records);
+        for _ in 0..self.turns.count() {
+            let Some(number) = self.turns.pop() else { break };
             let flow = self.flows.get_mut(number);
             flow.queued = false;
             if !flow.live {
                 continue;
             }
-            let again = self.with_flow(now_ns, number, |flow, env, id| {
+            let (turn, wants_chunks) = self.with_flow(now_ns, number, |flow, env, id| {
                 flow.wake_handler(env, id, handler);
-                flow.transmit(env, out) == Turn::Again || flow.wants_chunks(env)
+                (flow.transmit(env, out), flow.wants_chunks(env))
             });
-            if again {
-                self.enqueue(number);
+            match turn {
+                Turn::Done => {}
+                Turn::Again => self.enqueue(number),
+                Turn::Waits(pool) => self.wait_for(number, pool),
+            }
+            if wants_chunks {
+                self.wait_for(number, Pool::Chunks);
             }
             self.settle(now_ns, number, handler);
         }
@@ -199,7 +208,7 @@ impl Stack {
     /// once, `None` is never. It may be a little early, not late.
     #[must_use]
     pub fn next_due_ns(&self) -> Option<u64> {
-        if !self.queue.is_empty() {
+        if self.turns.is_due(self.pools.chunks.supply(), self.pools.records.supply()) {
             return Some(0);
         }
         match (self.wheel.next_ns(), self.waiting.next_ns()) {
@@ -415,7 +424,29 @@ impl Stack {
     fn enqueue(&mut self, number: u32) {
         let flow = self.flows.get_mut(number);
         if !std::mem::replace(&mut flow.queued, true) {
-            self.queue.push_back(number);
+            self.turns.push(number);
+        }
+    }
+
+    /// A flow goes on when a pool has something again.
+    fn wait_for(&mut self, number: u32, pool: Pool) {
+        let flow = self.flows.get_mut(number);
+        if !std::mem::replace(&mut flow.waits[pool as usize], true) {
+            self.turns.wait(number, pool);
+        }
+    }
+
+    /// Gives those who wait for a pool their turn, as far as it has something again.
+    #[inline]
+    fn ask_waiting(&mut self, pool: Pool) {
+        let supply = match pool {
+            Pool::Chunks => self.pools.chunks.supply(),
+            Pool::Records => self.pools.records.supply(),
+        };
+        for _ in 0..self.turns.take_waiting(pool, supply) {
+            let Some(number) = self.turns.next_waiting(pool) else { break };
+            self.flows.get_mut(number).waits[pool as usize] = false;
+            self.enqueue(number);
         }
     }
 
@@ -432,7 +463,7 @@ impl Stack {
         let answer =
             self.with_flow(now.monotonic_ns, number, |flow, env, id| flow.receive(env, id, segment, handler));
         if answer == Answer::Reset {
-            self.refuse(segment, out);
+            self.refuse(now, segment, out);
         }
         self.enqueue(number);
         if self.flows.get(number).over.is_some() {
@@ -485,91 +516,8 @@ impl Stack {
         true
     }
 
-    fn forget_waiting(&mut self, number: u32) {
+    pub(super) fn forget_waiting(&mut self, number: u32) {
         self.table.remove(self.waiting.get(number).hash, Place::Waiting(number));
         self.waiting.forget(number);
-    }
-
-    /// TIME-WAIT (RFC 9293 section 3.10.7.4). Resets are passed over (RFC 1337).
-    fn take_waiting<H: Handler, O: Output>(
-        &mut self,
-        now: Now,
-        segment: &Segment<'_>,
-        number: u32,
-        handler: &mut H,
-        out: &mut O,
-    ) {
-        let waiting = *self.waiting.get(number);
-        let stamp = segment.options.timestamps.map(|timestamps| timestamps.value);
-        if segment.flags.opens() && waiting.gives_way_to(segment.sequence, stamp) {
-            self.forget_waiting(number);
-            self.take_syn(now, segment, waiting.hash, handler, out);
-            return;
-        }
-        if segment.has(RST) || segment.length() == 0 {
-            self.statistics.stray += 1;
-            return;
-        }
-        let mut options = OptionsOut::default();
-        if let Some(echo) = waiting.stamp {
-            let offset = self.secret.timestamp_offset(&waiting.ends);
-            options =
-                options.timestamps(Stamps::new(offset, echo, 0, waiting.peers).option(now.monotonic_ns));
-        }
-        let header = Header {
-            sequence: waiting.ours,
-            acknowledgement: waiting.peers,
-            flags: ACK,
-            window: 0,
-            options: &options,
-        };
-        self.send_bare(&Link::answering(segment.link), &segment.ends, &header, out);
-    }
-
-    fn take_stray<H: Handler, O: Output>(
-        &mut self,
-        now: Now,
-        segment: &Segment<'_>,
-        hash: u32,
-        handler: &mut H,
-        out: &mut O,
-    ) {
-        if segment.flags.opens() {
-            self.take_syn(now, segment, hash, handler, out);
-        } else if !self.take_cookie(now, segment, hash, handler, out) {
-            self.statistics.stray += 1;
-            if !segment.has(RST) {
-                self.refuse(segment, out);
-            }
-        }
-    }
-
-    /// Answers a segment with a reset (RFC 9293 section 3.10.7.1).
-    pub(super) fn refuse<O: Output>(&mut self, segment: &Segment<'_>, out: &mut O) {
-        let (sequence, acknowledgement, flags) = if segment.has(ACK) {
-            (segment.acknowledgement, Sequence(0), RST)
-        } else {
-            (Sequence(0), segment.sequence.plus(segment.length()), RST | ACK)
-        };
-        let header = Header { sequence, acknowledgement, flags, window: 0, options: &OptionsOut::default() };
-        self.statistics.resets_out += 1;
-        self.send_bare(&Link::answering(segment.link), &segment.ends, &header, out);
-    }
-
-    /// Sends a segment without data that belongs to no open flow. Without room it is given up: whoever waits for it
-    /// asks again.
-    pub(super) fn send_bare<O: Output>(
-        &mut self,
-        link: &Link,
-        ends: &Ends,
-        header: &Header<'_>,
-        out: &mut O,
-    ) {
-        debug_assert!(header.flags & (RST | ACK | SYN) != 0);
-        if out.frame(|room| write(room, link, ends, header, 0, |_| ())) {
-            self.statistics.frames_out += 1;
-        } else {
-            self.statistics.no_output += 1;
-        }
     }
 }

@@ -63,6 +63,8 @@ pub struct Statistics {
     pub challenges_withheld: u64,
     /// Resets sent.
     pub resets_out: u64,
+    /// Resets not sent to those who belong to no flow, for there were too many.
+    pub resets_withheld: u64,
     /// Frames that had to wait, or whose answer was given up, because the output had no room.
     pub no_output: u64,
     /// Segments that had to wait for a record.

@@ -102,6 +102,9 @@ impl Streams {
                 TcpEvent::NoRoom => counted.no_block,
                 TcpEvent::NoFrame => counted.no_output,
                 TcpEvent::PathShrunk => counted.path_shrunk,
+                TcpEvent::Unfinished => counted.closed[Closed::Unfinished.index()],
+                TcpEvent::Stalled => counted.closed[Closed::Stalled.index()],
+                TcpEvent::ResetWithheld => counted.resets_withheld,
             };
             (event, count)
         })
