@@ -9,7 +9,7 @@ use dataplane::net::tcp::segment::Segment;
 use dataplane::net::tcp::sequence::Sequence;
 use dataplane::net::tcp::too_big::TooBig;
 use dataplane::net::tcp::{Closed, Config};
-use tcp_support::app::{Reader, Stream};
+use tcp_support::app::{Reader, Stream, byte};
 use tcp_support::pair::{Pair, config};
 use tcp_support::wire::{Faults, Side};
 use tcp_support::{
@@ -501,4 +501,38 @@ fn a_time_out_that_was_none_is_taken_back() {
     // Timestamps tell which of both transmissions is answered.
     let (with, without) = (time(true), time(false));
     assert!(with + 20 < without, "{with} ms with timestamps, {without} ms without");
+}
+
+/// The server says so many bytes more.
+fn answer(pair: &mut Pair, bytes: usize) {
+    let (&flow, stream) = pair.server.apps.open.iter_mut().next().expect("an open flow");
+    let said: Vec<u8> = (stream.sent..stream.sent + bytes).map(|at| byte(stream.send_seed, at)).collect();
+    (stream.sent, stream.send_bytes) = (stream.sent + bytes, stream.send_bytes + bytes);
+    assert_eq!(pair.server.stack.send(flow, &said), bytes);
+    let client = pair.client.apps.open.values_mut().next().expect("an open flow");
+    client.receive_bytes += bytes;
+}
+
+#[test]
+fn acknowledgements_that_were_lost_do_not_make_the_path_seem_long() {
+    let mut pair = Pair::idle(config(), config());
+    // Of five segments the first is lost, and for three seconds whatever speaks of the others, and what is sent again.
+    let mut first = true;
+    pair.wire.drops =
+        Some(Box::new(move |to, _, _| to == Side::Server || std::mem::replace(&mut first, false)));
+    answer(&mut pair, 7_000);
+    pair.run_for(3 * MS);
+    pair.wire.drops = Some(Box::new(|_, _, _| true));
+    pair.run_for(3 * S);
+    pair.wire.drops = None;
+    pair.run_for(5 * S);
+    assert_eq!(pair.client.apps.open.values().next().expect("open").received, 7_010);
+    let before = pair.server.stack.statistics().timeouts;
+    assert!(before > 0);
+    // What is lost from now on is missed as soon as on any short path.
+    pair.wire.drops = Some(Box::new(|to, _, _| to == Side::Client));
+    answer(&mut pair, 1_000);
+    pair.run_for(S);
+    let after = pair.server.stack.statistics().timeouts;
+    assert!(after >= before + 3, "{} time-outs in a second", after - before);
 }

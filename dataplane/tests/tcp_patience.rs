@@ -94,7 +94,7 @@ fn sent(pair: &Pair, start: Sequence) -> u32 {
 
 /// Acknowledges `bytes` more of what the server sends each second; returns how many seconds that went well.
 fn sip(bytes: u32) -> u32 {
-    let server = Config { stalled_ns: 20 * S, ..config() };
+    let server = Config { stalled_ns: 4 * S, ..config() };
     let mut pair = Pair::with(config(), server, MS, 0, 200_000);
     pair.client.apps.open.values_mut().for_each(|stream| stream.closing = true);
     // SYN, and what answers it.

@@ -15,8 +15,10 @@ pub(super) const MTU_BYTES_MIN: [usize; 2] = [552, 1_280];
 pub(super) const SEGMENT_BYTES_DEFAULT: [u16; 2] = [536, 1_220];
 pub(super) const SEGMENT_BYTES_MIN: u16 = 88;
 
-/// A peer that takes no more than this in `Config::stalled_ns` does not read: it would hold send buffers for ever.
-pub(super) const STALLED_BYTES: u32 = 16 << 10;
+/// A peer that takes no more than this in [`SLOW_FACTOR`] times `Config::stalled_ns` does not read: it would hold send
+/// buffers for ever. A path on which everything is lost time and again gets that far.
+pub(super) const SLOW_BYTES: u32 = 16 << 10;
+pub(super) const SLOW_FACTOR: u64 = 5;
 
 /// What a stack is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,8 +74,8 @@ pub struct Config {
     pub keepalive_probes: u8,
     /// Time without a byte of data either way after which a flow is given up; 0 never.
     pub idle_ns: u64,
-    /// Time a peer may take for what it is to get, or for the first [`STALLED_BYTES`] of it when that is more, before the
-    /// flow is given up: whether it keeps its window shut, opens it by slivers or acknowledges nothing.
+    /// Time a peer may keep its window shut, or our bytes unacknowledged, before the flow is given up. For what it is to
+    /// get, or for 16 KiB of it when that is more, it may take five times as long, if it takes a little all the while.
     pub stalled_ns: u64,
     /// Time a peer may take for one message, from when the first bytes of it have come to when the handler takes any; 0
     /// lets it take for ever. While the handler waits for room it does not run.

@@ -6,7 +6,7 @@
 //! CLOSING and LAST-ACK both, and the order tells them apart. LISTEN and SYN-RECEIVED are records of `listen`,
 //! TIME-WAIT is one of `time_wait`.
 
-use super::config::Config;
+use super::config::{Config, SLOW_FACTOR};
 use super::ends::{Ends, Link};
 use super::handler::{Closed, FlowId, Handler, Io};
 use super::options::Timestamps;
@@ -251,6 +251,7 @@ impl Flow {
         Io {
             sender: &mut self.sender,
             chunks: &mut env.pools.chunks,
+            peer_finished: self.receiver.finished,
             send_bytes_max: env.config.send_bytes_max as u32,
             abort: &mut self.abort,
         }
@@ -279,6 +280,7 @@ impl Flow {
         let mut io = Io {
             sender: &mut self.sender,
             chunks,
+            peer_finished: self.receiver.finished,
             send_bytes_max: env.config.send_bytes_max as u32,
             abort: &mut self.abort,
         };
@@ -350,6 +352,7 @@ impl Flow {
         }
         if self.sender.stalled_since_ns > 0 {
             by(self.sender.stalled_since_ns + config.stalled_ns, Some(Closed::Stalled));
+            by(self.sender.slow_since_ns + SLOW_FACTOR * config.stalled_ns, Some(Closed::Stalled));
         }
         if config.request_ns > 0 && self.request_since_ns > 0 {
             by(self.request_since_ns + config.request_ns, Some(Closed::Unfinished));

@@ -92,6 +92,7 @@ impl Taken {
 pub struct Io<'a> {
     pub(super) sender: &'a mut Sender,
     pub(super) chunks: &'a mut Chunks,
+    pub(super) peer_finished: bool,
     pub(super) send_bytes_max: u32,
     pub(super) abort: &'a mut bool,
 }
@@ -108,9 +109,12 @@ impl Io<'_> {
         taken
     }
 
-    /// Bytes that can be sure to be taken now, of this flow alone.
+    /// Bytes that can be sure to be taken now, of this flow alone; 0 once it is closed.
     #[must_use]
     pub fn room(&self) -> usize {
+        if self.sender.fin != Fin::None || *self.abort {
+            return 0;
+        }
         let own = self.send_bytes_max.saturating_sub(self.sender.chain.bytes()) as usize;
         own.min(self.chunks.available() * self.chunks.chunk_bytes())
     }
@@ -125,6 +129,18 @@ impl Io<'_> {
     /// [`Io::send`] had taken less than it was given.
     pub const fn wait_for_room(&mut self) {
         self.sender.wanting = true;
+    }
+
+    /// True while room is asked for: after [`Io::wait_for_room`], or after [`Io::send`] took less than it was given.
+    #[must_use]
+    pub const fn waits_for_room(&self) -> bool {
+        self.sender.wanting
+    }
+
+    /// The peer will send nothing more: what is shown is the last of it.
+    #[must_use]
+    pub const fn peer_finished(&self) -> bool {
+        self.peer_finished
     }
 
     /// Bytes taken and not yet acknowledged by the peer.
@@ -168,7 +184,8 @@ pub trait Handler {
         let _ = (flow, io);
     }
 
-    /// The peer will send nothing more, and all it sent was shown.
+    /// The peer will send nothing more, and all it sent was shown. What was not taken of it is shown again as ever; who
+    /// has an answer to it still must not close yet.
     fn finished(&mut self, flow: FlowId, io: &mut Io<'_>) {
         let _ = flow;
         io.close();

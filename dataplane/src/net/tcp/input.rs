@@ -199,6 +199,7 @@ impl Flow {
         let mut io = Io {
             sender: &mut self.sender,
             chunks,
+            peer_finished: self.receiver.finished,
             send_bytes_max: env.config.send_bytes_max as u32,
             abort: &mut self.abort,
         };

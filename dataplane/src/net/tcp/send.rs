@@ -1,7 +1,7 @@
 //! The sending side of a flow: what may go out, what an acknowledgement means, and which timer watches over it.
 
 use super::chain::Chain;
-use super::config::{Config, STALLED_BYTES};
+use super::config::{Config, SLOW_BYTES};
 use super::congestion::{Before, Congestion};
 use super::options::{Block, Options};
 use super::pool::Chunks;
@@ -97,10 +97,11 @@ pub(super) struct Sender {
     reorder_ns: u64,
     /// Time-outs in a row.
     pub(super) timeouts: u8,
-    /// Since when the peer has taken next to nothing of what there is to be sent; 0 while it does.
+    /// Since when the peer has taken nothing of what there is to be sent; 0 while it does.
     pub(super) stalled_since_ns: u64,
-    /// Up to where it must have taken it for that to end.
-    stalled_until: Sequence,
+    /// Since when it has not taken it up to `slow_until`; 0 while there is nothing to be sent.
+    pub(super) slow_since_ns: u64,
+    slow_until: Sequence,
     /// How long the peer keeps an acknowledgement back.
     peer_delay_ns: u64,
     /// The congestion window was what held us back.
@@ -136,6 +137,17 @@ pub(super) struct Acknowledged {
     pub(super) losses: bool,
 }
 
+/// What it took at most from here to the peer and back: no longer than since what the peer answers was sent. That tells
+/// apart a long way and a segment whose first acknowledgements were lost, of which only a later one speaks.
+fn longest_trip_ns(now_ns: u64, echo_ms: Option<u32>) -> u64 {
+    let since_ms = |echo_ms: u32| ((now_ns / NS_PER_MS) as u32).wrapping_sub(echo_ms) as i32;
+    match echo_ms.map(since_ms).and_then(|since_ms| u64::try_from(since_ms).ok()) {
+        // Whole milliseconds: almost one more may have passed.
+        Some(since_ms) => (since_ms + 1) * NS_PER_MS,
+        None => u64::MAX,
+    }
+}
+
 impl Sender {
     /// A sender whose first byte is `next`: the SYN before it is acknowledged.
     pub(super) fn new(config: &Config, next: Sequence, segment: u32) -> Self {
@@ -167,7 +179,8 @@ impl Sender {
             reorder_ns: 0,
             timeouts: 0,
             stalled_since_ns: 0,
-            stalled_until: next,
+            slow_since_ns: 0,
+            slow_until: next,
             peer_delay_ns: config.peer_ack_delay_ns,
             limited: false,
             undo: None,
@@ -248,9 +261,9 @@ impl Sender {
             self.board.acknowledge(records, acknowledgement, &judge, &mut delivery);
             self.una = acknowledgement;
             self.chain.consume(chunks, result.bytes);
-            (self.base_ns, self.timeouts) = (now_ns, 0);
-            if !acknowledgement.before(self.stalled_until) {
-                self.stalled_since_ns = 0;
+            (self.base_ns, self.timeouts, self.stalled_since_ns) = (now_ns, 0, 0);
+            if !acknowledgement.before(self.slow_until) {
+                self.slow_since_ns = 0;
             }
             self.trip.answered();
             self.judge_timeout(records, echo_ms);
@@ -260,6 +273,7 @@ impl Sender {
             duplicate_report = self.take_blocks(records, options.sack(), &judge, &mut delivery);
         }
         if let Some(sample_ns) = delivery.sample_ns {
+            let sample_ns = sample_ns.min(longest_trip_ns(now_ns, echo_ms));
             self.trip.sample(now_ns, sample_ns, config.timeout_min_ns.max(2 * self.peer_delay_ns));
         }
         self.count_duplicates(advanced, bare);
@@ -453,11 +467,16 @@ impl Sender {
     pub(super) fn set_watch(&mut self, now_ns: u64) {
         let timeout_ns = self.base_ns.max(1).saturating_add(self.trip.timeout_ns());
         let waiting = !self.board.is_empty() || self.unsent() > 0 || self.fin == Fin::Wanted;
-        if !waiting {
-            self.stalled_since_ns = 0;
-        } else if self.stalled_since_ns == 0 {
-            self.stalled_since_ns = now_ns.max(1);
-            self.stalled_until = self.una.plus(self.chain.bytes().min(STALLED_BYTES));
+        if waiting {
+            if self.stalled_since_ns == 0 {
+                self.stalled_since_ns = now_ns.max(1);
+            }
+            if self.slow_since_ns == 0 {
+                self.slow_since_ns = now_ns.max(1);
+                self.slow_until = self.una.plus(self.chain.bytes().min(SLOW_BYTES));
+            }
+        } else {
+            (self.stalled_since_ns, self.slow_since_ns) = (0, 0);
         }
         (self.watch, self.watch_ns) = if !self.board.is_empty() {
             if self.reorder_ns != 0 {

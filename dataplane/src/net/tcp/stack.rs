@@ -270,6 +270,7 @@ impl Stack {
         Some(Io {
             sender: &mut record.sender,
             chunks: &mut self.pools.chunks,
+            peer_finished: record.receiver.finished,
             send_bytes_max: self.config.send_bytes_max as u32,
             abort: &mut record.abort,
         })

@@ -152,7 +152,13 @@ impl<S: Server> Handler for Conversations<'_, S> {
             self.listeners.advance(&mut context, flow.index(), bytes, &mut SendBuffer(io));
         match next {
             // The stack counts from behind what was consumed, as the service does.
-            Next::Input { bytes: needed } => Taken { consumed, needed },
+            Next::Input { bytes: needed } => {
+                if io.peer_finished() {
+                    // What it waits for does not come.
+                    io.close();
+                }
+                Taken { consumed, needed }
+            }
             Next::Room { bytes: _ } => {
                 io.wait_for_room();
                 Taken { consumed, needed: 0 }
@@ -162,6 +168,13 @@ impl<S: Server> Handler for Conversations<'_, S> {
                 // Nobody reads what follows.
                 Taken::all(bytes.len())
             }
+        }
+    }
+
+    fn finished(&mut self, _: FlowId, io: &mut Io<'_>) {
+        // Whoever only stops asking is to hear all that he has asked for.
+        if !io.waits_for_room() {
+            io.close();
         }
     }
 
