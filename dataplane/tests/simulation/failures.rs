@@ -32,7 +32,7 @@ fn ask(simulation: &Simulation, lane: usize, message: &str) {
 }
 
 /// The replies that arrived, each with the lane of its client.
-fn replies(simulation: &Simulation) -> Vec<(usize, String)> {
+fn replies(simulation: &mut Simulation) -> Vec<(usize, String)> {
     std::iter::from_fn(|| simulation.receive())
         .map(|(client, datagram)| {
             let text = String::from_utf8(datagram[8..].to_vec()).expect("text");
@@ -58,14 +58,14 @@ fn a_lane_whose_link_is_down_stays_and_its_replies_leave_once_it_is_up() {
         assert_no_frame_is_missing(&simulation);
     }
     assert!(simulation.take_failure().is_none(), "it recovers by itself");
-    let served = replies(&simulation);
+    let served = replies(&mut simulation);
     assert_eq!(served.iter().map(|&(lane, _)| lane).collect::<Vec<_>>(), [1], "the other lane goes on");
     ask(&simulation, 0, "delete key\r\n");
     assert_eq!(simulation.wire_counts().lost, 1, "nothing arrives by a link that is down");
 
     simulation.wires()[0].set_failure(None);
     simulation.settle();
-    assert_eq!(replies(&simulation), [(0, "STORED\r\n".to_owned())]);
+    assert_eq!(replies(&mut simulation), [(0, "STORED\r\n".to_owned())]);
     assert_no_frame_is_missing(&simulation);
 }
 
@@ -88,14 +88,14 @@ fn a_lane_that_fails_for_good_is_taken_out_and_its_replacement_serves_the_same_t
         ask(&simulation, 1, "get key\r\n");
         simulation.settle();
         let expected = "VALUE key 0 1\r\nx\r\nEND\r\n".to_owned();
-        let served: Vec<_> = replies(&simulation).into_iter().filter(|&(lane, _)| lane == 1).collect();
+        let served: Vec<_> = replies(&mut simulation).into_iter().filter(|&(lane, _)| lane == 1).collect();
         assert_eq!(served, [(1, expected.clone())]);
 
         simulation.replace_lane(0, Faults::default());
         simulation.settle();
         ask(&simulation, 0, "get key\r\n");
         simulation.settle();
-        assert_eq!(replies(&simulation), [(0, expected)], "after {failure:?}");
+        assert_eq!(replies(&mut simulation), [(0, expected)], "after {failure:?}");
         assert_eq!(simulation.accounts().total, frames);
         assert_no_frame_is_missing(&simulation);
     }
@@ -119,7 +119,7 @@ fn a_doorbell_that_fails_within_a_batch_leaves_no_request_unserved_or_uncounted(
     let mut simulation = Simulation::new(Scenario { queue, ..Scenario::of(1, memcached()) });
     ask(&simulation, 0, &format!("set key 0 0 3000\r\n{}\r\n", "v".repeat(3_000)));
     simulation.settle();
-    assert_eq!(replies(&simulation).len(), 1);
+    assert_eq!(replies(&mut simulation).len(), 1);
     for _ in 0..64 {
         ask(&simulation, 0, "get key\r\n");
     }
@@ -135,7 +135,7 @@ fn a_doorbell_that_fails_within_a_batch_leaves_no_request_unserved_or_uncounted(
 
     simulation.wires()[0].set_failure(None);
     simulation.settle();
-    assert_eq!(replies(&simulation).len() as u64, 3 * (64 - dropped));
+    assert_eq!(replies(&mut simulation).len() as u64, 3 * (64 - dropped));
     assert_no_frame_is_missing(&simulation);
 }
 

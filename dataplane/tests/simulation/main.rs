@@ -7,6 +7,7 @@
 //! | `model.rs` | what a request makes of an item |
 //! | `rounds.rs` | what each client sees, who knows only what it asked |
 //! | `record.rs` | every reply that leaves, against every request that arrives, in any order and from many at once |
+//! | `streams.rs` | what each client hears over TCP, to the byte, however the wire treats it |
 //! | `rules.rs` | limits, expiry, long replies and the link's MTU |
 //! | `failures.rs` | links that go down, interfaces that go away, rings that cannot be trusted |
 
@@ -16,3 +17,4 @@ mod record;
 mod rounds;
 mod rules;
 mod seeds;
+mod streams;

@@ -61,7 +61,7 @@ impl Client {
 }
 
 /// Joins the datagrams of each reply; replies with a datagram missing are left out, as a client would.
-fn replies(simulation: &Simulation, lossless: bool) -> BTreeMap<SocketAddr, BTreeSet<Vec<u8>>> {
+fn replies(simulation: &mut Simulation, lossless: bool) -> BTreeMap<SocketAddr, BTreeSet<Vec<u8>>> {
     type Parts = BTreeMap<u16, Vec<u8>>;
     // A doubled request is answered twice under the same number, possibly differently: each distinct run counts.
     let mut parts: BTreeMap<(SocketAddr, u16, u16), Vec<Parts>> = BTreeMap::new();
@@ -108,7 +108,7 @@ fn run(seed: u64, queue: SimConfig, faults: Faults) -> Result<(), String> {
             simulation.send(client.address, &framed(round as u16, &request.bytes(&client.key)));
         }
         simulation.settle();
-        let replies = replies(&simulation, lossless);
+        let replies = replies(&mut simulation, lossless);
         for (client, request) in clients.iter_mut().zip(&requests) {
             let none = BTreeSet::new();
             client.check(request, replies.get(&client.address).unwrap_or(&none), lossless)?;
