@@ -191,7 +191,8 @@ fn fuzz_command(package: &Path) -> Command {
 
 /// In the profile of the tests, for which everything is built already: that it works is the question, not how fast.
 fn table(step: &mut Step<'_>) -> Result<()> {
-    let arguments = ["test", "--package", "dataplane", "--bench", "table", "--", "--smoke"];
+    let arguments =
+        ["test", "--package", "dataplane", "--bench", "table", "--bench", "streams", "--", "--smoke"];
     let output = step.command(cargo().args(arguments))?;
     ensure!(output.stdout.lines().any(|line| !line.trim().is_empty()), "the benchmark printed no figure");
     Ok(())

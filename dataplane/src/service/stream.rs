@@ -49,6 +49,14 @@ pub trait StreamService: Send {
         output: &mut dyn Output,
     ) -> Progress;
 
+    /// The key that a message at the beginning of `input` is most likely about, found without parsing all of it. While
+    /// one message is served, the table's memory for those of other connections behind it is already on its way into the
+    /// cache; a wrong guess costs only that.
+    fn key_hint<'i>(&self, input: &'i [u8]) -> Option<&'i [u8]> {
+        let _ = input;
+        None
+    }
+
     /// A connection is over.
     fn closed(&mut self, connection: usize);
 

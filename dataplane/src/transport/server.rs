@@ -9,6 +9,9 @@ pub trait Server {
     /// Starts what a datagram will need on its way into the cache.
     fn prepare(&self, datagram: &Datagram<'_>) -> Option<Hint>;
 
+    /// The same for a key that a stream is most likely about to ask for.
+    fn prepare_key(&self, key: &[u8]) -> Hint;
+
     /// The second step, when the rest of the batch was prepared.
     fn anticipate(&self, hint: Hint);
 

@@ -110,6 +110,13 @@ impl StreamListeners {
         Progress { consumed: progress.consumed.min(input.len()), ..progress }
     }
 
+    /// The key that what came on a connection is most likely about.
+    #[inline]
+    pub fn key_hint<'i>(&self, connection: usize, input: &'i [u8]) -> Option<&'i [u8]> {
+        let number = usize::from(self.listener_of[connection]);
+        self.listeners[number].service.key_hint(input)
+    }
+
     /// A connection is over.
     pub fn closed(&mut self, connection: usize) {
         let number = usize::from(self.listener_of[connection]);

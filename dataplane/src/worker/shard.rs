@@ -127,6 +127,11 @@ impl Server for Serving<'_> {
     }
 
     #[inline]
+    fn prepare_key(&self, key: &[u8]) -> Hint {
+        self.shard.table.prepare(key)
+    }
+
+    #[inline]
     fn anticipate(&self, hint: Hint) {
         self.shard.anticipate(hint);
     }

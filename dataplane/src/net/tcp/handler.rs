@@ -31,6 +31,10 @@ pub enum Admission {
     Ignore,
 }
 
+/// What a handler knows of bytes that it has not been shown yet; a number of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreseen(pub u64);
+
 /// Why a flow is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
@@ -177,6 +181,19 @@ pub trait Handler {
     /// Bytes arrived: all that are there and were not taken before, contiguous. As a rule they lie in the frame they
     /// came in; what is not taken is kept and shown again with what follows.
     fn data(&mut self, flow: FlowId, bytes: &[u8], io: &mut Io<'_>) -> Taken;
+
+    /// Bytes that came for a flow are about to be shown, if nothing is in their way; none of those before them was yet.
+    /// Who knows from a look at them which memory they will need starts it on its way into the cache, and says what is to
+    /// be done next. Only a hint: it changes nothing.
+    fn foresee(&self, flow: FlowId, bytes: &[u8]) -> Option<Foreseen> {
+        let _ = (flow, bytes);
+        None
+    }
+
+    /// The second step of [`Handler::foresee`], when all that came together was looked at.
+    fn anticipate(&self, foreseen: Foreseen) {
+        let _ = foreseen;
+    }
 
     /// There is room again after [`Io::send`] or `Stack::send` took less than it was given. Bytes that were not
     /// taken are shown again right after this.

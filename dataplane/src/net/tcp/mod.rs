@@ -68,5 +68,5 @@ mod turns;
 mod wheel;
 
 pub use config::{Config, ConfigError};
-pub use handler::{Admission, Closed, FlowId, Handler, Io, Output, Taken};
+pub use handler::{Admission, Closed, FlowId, Foreseen, Handler, Io, Output, Taken};
 pub use stack::{ConnectError, Seeds, Stack};

@@ -8,7 +8,7 @@ use super::allowance::Allowance;
 use super::config::{Config, ConfigError};
 use super::ends::{Ends, Link};
 use super::flow::{Env, Flow, Owed, Pools, Stamps};
-use super::handler::{Closed, FlowId, Handler, Io, Output};
+use super::handler::{Closed, FlowId, Foreseen, Handler, Io, Output};
 use super::input::Answer;
 use super::listen::HalfOpen;
 use super::output::Turn;
@@ -132,12 +132,20 @@ impl Stack {
                 touched ^= self.table.touch(*hash);
             }
             std::hint::black_box(touched);
+            let mut foreseen: ArrayVec<Foreseen, BATCH_FRAMES> = ArrayVec::new();
             for (segment, hash) in &segments {
                 if let Some(Place::Flow(number)) = self.find(*hash, &segment.ends) {
-                    touched ^= self.flows.get(number).touch();
+                    let flow = self.flows.get(number);
+                    touched ^= flow.touch();
+                    if !segment.payload.is_empty() && segment.sequence == flow.receiver.next {
+                        foreseen.extend(handler.foresee(self.id(number), segment.payload));
+                    }
                 }
             }
             std::hint::black_box(touched);
+            for foreseen in foreseen {
+                handler.anticipate(foreseen);
+            }
             for (segment, hash) in &segments {
                 self.take(now, segment, *hash, handler, out);
             }

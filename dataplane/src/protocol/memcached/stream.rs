@@ -14,6 +14,7 @@ use super::reply::lines;
 use super::session::{self, Executed, Session};
 use super::statistics::STATISTICS_BYTES_MAX;
 use super::token::{Line, Tokens};
+use super::udp::key_hint;
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::metrics::{DropReason, OpKind};
 use crate::request::Origin;
@@ -288,6 +289,11 @@ impl StreamService for MemcachedStreams {
         let Self { session, streams, item_bytes_max } = self;
         let origin = Origin(connection as u64);
         streams[connection].advance(session, context, origin, *item_bytes_max, input, &mut output)
+    }
+
+    #[inline]
+    fn key_hint<'i>(&self, input: &'i [u8]) -> Option<&'i [u8]> {
+        key_hint(input)
     }
 
     fn closed(&mut self, _connection: usize) {}

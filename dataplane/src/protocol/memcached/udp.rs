@@ -28,6 +28,15 @@ pub const FRAME_HEADER_BYTES: usize = 8;
 /// Longest command word with a key behind it: `prepend`, and room to spare.
 const COMMAND_BYTES_MAX: usize = 16;
 
+/// The second word of a message: the key of every command that has one first. `gat` has its expiry there, which costs a
+/// look at the wrong place.
+#[inline]
+pub(super) fn key_hint(message: &[u8]) -> Option<&[u8]> {
+    let key = &message[message.iter().take(COMMAND_BYTES_MAX).position(|&byte| byte == b' ')? + 1..];
+    let length = key.iter().take(KEY_BYTES_MAX + 1).position(|&byte| byte <= b' ')?;
+    (length > 0).then(|| &key[..length])
+}
+
 /// Smallest reply limit a listener may have: every line of [`lines`] and of the protocol's errors fits.
 pub const REPLY_BYTES_MIN: usize = 256;
 
@@ -228,14 +237,9 @@ impl Service for Memcached {
         self.send(context, header.request_id, replies);
     }
 
-    /// The second word: the key of every command that has one first. `gat` has its expiry there, which costs a look at
-    /// the wrong place.
     #[inline]
     fn key_hint<'d>(&self, payload: &'d [u8]) -> Option<&'d [u8]> {
-        let message = payload.get(FRAME_HEADER_BYTES..)?;
-        let key = &message[message.iter().take(COMMAND_BYTES_MAX).position(|&byte| byte == b' ')? + 1..];
-        let length = key.iter().take(KEY_BYTES_MAX + 1).position(|&byte| byte <= b' ')?;
-        (length > 0).then(|| &key[..length])
+        key_hint(payload.get(FRAME_HEADER_BYTES..)?)
     }
 
     fn unavailable(&self, request: &[u8], reply: &mut [u8]) -> usize {

@@ -12,6 +12,7 @@ use super::{
     ARGUMENTS_MAX, BULK_BYTES_MAX, LINE_BYTES_MAX, NUMBER_LINE_BYTES_MAX, REQUEST_BYTES_MAX,
     SWALLOWED_BYTES_MAX,
 };
+use crate::limits::KEY_BYTES_MAX;
 
 /// Bytes of a line's end, and behind a bulk string.
 pub(super) const END_BYTES: usize = 2;
@@ -185,6 +186,18 @@ fn short_length(buffer: &[u8]) -> Option<(usize, usize)> {
         .then_some((length, end))
 }
 
+/// The second argument of the first request: the key of every command that has one first. Only requests as clients write
+/// them are looked at, arrays of bulk strings with short headers.
+#[inline]
+pub(super) fn key_hint(input: &[u8]) -> Option<&[u8]> {
+    let [b'*', rest @ ..] = input else { return None };
+    let bulk = rest.get(rest.iter().take(4).position(|&byte| byte == b'\r')? + END_BYTES..)?;
+    let (name_bytes, line_bytes) = short_length(bulk)?;
+    let bulk = bulk.get(line_bytes + name_bytes + END_BYTES..)?;
+    let (key_bytes, line_bytes) = short_length(bulk)?;
+    bulk.get(line_bytes..line_bytes + key_bytes).filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()))
+}
+
 /// Why there is no request yet, or none at all. Bytes are counted from where it stopped.
 pub(super) enum Unread {
     Incomplete(usize),
@@ -305,6 +318,31 @@ impl Head {
                 Ok(Self { line_bytes: line.bytes, argument_bytes })
             }
             _ => Err(Unread::Invalid(ProtocolError::Length)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_is_the_first_key_where_there_is_one_and_never_more_than_a_key() {
+        let long = [&b"*2\r\n$3\r\nGET\r\n$300\r\n"[..], &[b'k'; 300], b"\r\n"].concat();
+        for (input, hint) in [
+            (&b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n*1\r\n"[..], Some(&b"key"[..])),
+            (b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$100\r\nvalue", Some(b"key")),
+            (b"*1\r\n$4\r\nPING\r\n", None),
+            (b"*2\r\n$3\r\nGET\r\n$3\r\nke", None),
+            (b"*2\r\n$3\r\nGET\r\n$0\r\n\r\n", None),
+            (b"*2\r\n$30000\r\nGET", None),
+            (b"*2\r\n$3", None),
+            (b"*2222222\r\n", None),
+            (b"GET key\r\n", None),
+            (b"", None),
+            (&long, None),
+        ] {
+            assert_eq!(key_hint(input), hint, "{}", input.escape_ascii());
         }
     }
 }

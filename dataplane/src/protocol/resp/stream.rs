@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::connection::Connection;
+use super::parse::key_hint;
 use super::session::Session;
 use crate::request::Origin;
 use crate::service::{
@@ -46,6 +47,11 @@ impl StreamService for Resp {
             // Nobody opened it.
             _ => Progress { consumed: input.len(), next: Next::Close },
         }
+    }
+
+    #[inline]
+    fn key_hint<'i>(&self, input: &'i [u8]) -> Option<&'i [u8]> {
+        key_hint(input)
     }
 
     fn closed(&mut self, connection: usize) {

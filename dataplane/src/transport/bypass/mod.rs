@@ -60,7 +60,8 @@ impl<P: Port, Q: QueueOwner> Bypass<P, Q> {
     /// taken. Without `streams` segments are dropped and counted.
     ///
     /// The batch is gone through three times: parsed, with what the table will need on its way into the cache; then
-    /// the items themselves; then served. So the waits for memory of up to 64 requests overlap.
+    /// the items themselves; then served. So the waits for memory of up to 64 requests overlap. Datagrams are served
+    /// first, then segments, whose connections' records are fetched in the same way.
     ///
     /// # Errors
     /// [`PortError`] when the port cannot go on, the gravest of them; what had been received was served for all
@@ -188,34 +189,43 @@ impl<P: Port, Q: QueueOwner> Serving<'_, P, Q> {
         &mut self,
         batch: &FrameBatch,
         server: &mut S,
-        mut streams: Option<&mut Streams>,
+        streams: Option<&mut Streams>,
     ) -> Result<(), PortError> {
-        let mut requests: ArrayVec<Parsed<'_>, BATCH_FRAMES> = ArrayVec::new();
+        let mut requests: ArrayVec<(UdpDatagram<'_>, Option<Hint>), BATCH_FRAMES> = ArrayVec::new();
+        let mut segments: ArrayVec<&[u8], BATCH_FRAMES> = ArrayVec::new();
         let umem = self.umem;
         for frame in batch {
             match self.parse(umem.packet(frame), server) {
-                Ok(parsed) => requests.push(parsed),
+                Ok(Parsed::Datagram(request, hint)) => requests.push((request, hint)),
+                Ok(Parsed::Segment(frame)) => segments.push(frame),
                 Err(reason) => self.metrics.dropped(reason),
             }
         }
-        for request in &requests {
-            if let Parsed::Datagram(_, Some(hint)) = *request {
+        for (_, hint) in &requests {
+            if let Some(hint) = *hint {
                 server.anticipate(hint);
             }
         }
         let mut outcome = Ok(());
-        for request in &requests {
+        for (request, _) in &requests {
             // Not once that has failed: the rest is served with what there is.
             if outcome.is_ok() {
                 outcome = self.make_room();
             }
-            match request {
-                Parsed::Datagram(request, _) => self.datagram(request, server),
-                Parsed::Segment(frame) => match streams.as_deref_mut() {
-                    Some(streams) => streams.receive(frame, server, &mut self.writer()),
-                    None => self.metrics.dropped(DropReason::NoService),
-                },
+            self.datagram(request, server);
+        }
+        // Segments of one stream stay in order; between those of different ones, and datagrams, there is none.
+        match streams {
+            Some(streams) => {
+                // Each is answered by one frame at most, before the stream's own turn.
+                for segments in segments.chunks(REPLY_FRAMES_AT_HAND) {
+                    if outcome.is_ok() {
+                        outcome = self.make_room();
+                    }
+                    streams.receive(segments, server, &mut self.writer());
+                }
             }
+            None => self.metrics.dropped_many(DropReason::NoService, segments.len() as u64),
         }
         outcome
     }

@@ -8,10 +8,12 @@ use crate::limits::PACKET_BYTES_MAX;
 use crate::metrics::{TcpEvent, WorkerMetrics};
 use crate::net::tcp::too_big::TooBig;
 use crate::net::tcp::{
-    self, Admission as SynAdmission, Closed, Config, ConfigError, FlowId, Handler, Io, Seeds, Stack, Taken,
+    self, Admission as SynAdmission, Closed, Config, ConfigError, FlowId, Foreseen, Handler, Io, Seeds,
+    Stack, Taken,
 };
 use crate::port::Port;
 use crate::service::{Next, Output, Progress};
+use crate::table::Hint;
 use crate::time::Now;
 use crate::transport::server::Server;
 use crate::transport::streams::{Admission, StreamListeners};
@@ -38,17 +40,17 @@ impl Streams {
         Ok(Self { stack: Stack::new(config, seeds)?, listeners })
     }
 
-    /// Takes one frame with a TCP segment.
+    /// Takes frames with TCP segments.
     #[inline]
     pub(super) fn receive<P: Port>(
         &mut self,
-        frame: &[u8],
+        frames: &[&[u8]],
         server: &mut impl Server,
         writer: &mut FrameWriter<'_, P>,
     ) {
         let Self { stack, listeners } = self;
         let metrics = writer.metrics;
-        stack.receive(server.now(), frame, &mut Conversations { listeners, server, metrics }, writer);
+        stack.receive_batch(server.now(), frames, &mut Conversations { listeners, server, metrics }, writer);
     }
 
     /// Sends what is to be sent, one acknowledgement for all the segments of a batch, and does what time asks for.
@@ -169,6 +171,17 @@ impl<S: Server> Handler for Conversations<'_, S> {
                 Taken::all(bytes.len())
             }
         }
+    }
+
+    #[inline]
+    fn foresee(&self, flow: FlowId, bytes: &[u8]) -> Option<Foreseen> {
+        let key = self.listeners.key_hint(flow.index(), bytes)?;
+        Some(Foreseen(self.server.prepare_key(key).0))
+    }
+
+    #[inline]
+    fn anticipate(&self, foreseen: Foreseen) {
+        self.server.anticipate(Hint(foreseen.0));
     }
 
     fn finished(&mut self, _: FlowId, io: &mut Io<'_>) {
