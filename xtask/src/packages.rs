@@ -16,6 +16,8 @@ pub(crate) enum Proof {
     Program(&'static str),
     /// A header in the system's include directory.
     Header(&'static str),
+    /// A module of the system's own Python.
+    PythonModule(&'static str),
 }
 
 const fn program(name: &'static str, program: &'static str, why: &'static str) -> Package {
@@ -24,6 +26,10 @@ const fn program(name: &'static str, program: &'static str, why: &'static str) -
 
 const fn header(name: &'static str, header: &'static str, why: &'static str) -> Package {
     Package { name, why, proof: Proof::Header(header) }
+}
+
+const fn python(name: &'static str, module: &'static str, why: &'static str) -> Package {
+    Package { name, why, proof: Proof::PythonModule(module) }
 }
 
 /// To build the daemon.
@@ -54,6 +60,8 @@ pub(crate) const TEST: &[Package] = &[
     program("redis-server", "redis-server", "is what RESP and its commands are tested against"),
     program("redis-tools", "redis-cli", "has the clients that people try the daemon with"),
     program("libmemcached-tools", "memccapable", "asks a memcached server for all it has to know"),
+    python("python3-redis", "redis", "is a Redis client that people have"),
+    python("python3-pymemcache", "pymemcache", "is a memcached client that people have"),
     program("g++", "g++", "compiles libFuzzer for the fuzz targets"),
     program("ethtool", "ethtool", "tells `doctor` the offloads of a NIC, which its tests look at"),
     program("util-linux", "taskset", "pins kernel threads in the tests of sockets"),
@@ -87,6 +95,12 @@ impl Proof {
                 ["/usr/include", "/usr/local/include", &multiarch]
                     .iter()
                     .any(|directory| std::path::Path::new(directory).join(header).exists())
+            }
+            Self::PythonModule(module) => {
+                // Another Python than the system's knows nothing of the system's modules.
+                let mut command = std::process::Command::new("/usr/bin/python3");
+                command.args(["-c", &format!("import {module}")]);
+                command.output().is_ok_and(|output| output.status.success())
             }
         }
     }

@@ -124,6 +124,31 @@ pub fn program(name: &str, package: &str) -> Result<(), TestbedError> {
     }
 }
 
+/// The distribution's own Python: another one knows nothing of the distribution's modules.
+pub const PYTHON: &str = "/usr/bin/python3";
+
+/// A module of [`PYTHON`] that a test cannot do without.
+///
+/// # Errors
+/// [`TestbedError::Missing`] with the package that has it.
+pub fn python_module(name: &str, package: &str) -> Result<(), TestbedError> {
+    let mut command = Command::new(PYTHON);
+    command
+        .arg("-c")
+        .arg(format!("import {name}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if command.status().is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    let missing = Missing {
+        what: format!("the module `{name}` of {PYTHON}"),
+        cure: format!("apt-get install {package}"),
+    };
+    Err(TestbedError::Missing(missing.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +163,8 @@ mod tests {
     #[test]
     fn a_missing_program_is_named_with_its_package() {
         let error = program("no-such-program-here", "some-package").expect_err("there is none");
+        assert!(error.to_string().contains("apt-get install some-package"), "{error}");
+        let error = python_module("no_such_module_here", "some-package").expect_err("there is none");
         assert!(error.to_string().contains("apt-get install some-package"), "{error}");
     }
 }

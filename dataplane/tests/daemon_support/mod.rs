@@ -1,6 +1,8 @@
 //! The daemon's own binary on one end of a veth pair, and memcached clients with ordinary kernel sockets on the other.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses a part of it")]
+
+pub(crate) mod bed;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;

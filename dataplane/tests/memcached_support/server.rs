@@ -13,7 +13,7 @@ const MEMCACHED: Program = Program {
 };
 
 /// A memcached.
-pub(crate) struct RealMemcached(RealServer);
+pub(crate) struct RealMemcached(pub(crate) RealServer);
 
 impl RealMemcached {
     /// Starts one, over TCP and UDP.

@@ -20,7 +20,7 @@ pub(crate) const MARK_REPLY: &[u8] = b"$13\r\nthe-very-last\r\n";
 
 /// A Redis.
 pub(crate) struct RealRedis {
-    server: RealServer,
+    pub(crate) server: RealServer,
     _directory: tempfile::TempDir,
 }
 
