@@ -147,7 +147,7 @@ impl Stack {
         record.answers = record.answers.saturating_add(1);
         let due_ns = (now_ns + wait_ns).min(record.since_ns + self.config.half_open_ns);
         let record = *record;
-        self.wheel.set(self.half_open_timer(number), due_ns.max(now_ns + 1));
+        self.wheel.set(self.half_open_timer(number), now_ns, due_ns.max(now_ns + 1));
         let stamp = stamp(self.secret.timestamp_offset(&record.ends), now_ns);
         self.send_syn_answer(
             &SynAnswer {

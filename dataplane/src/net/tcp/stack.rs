@@ -488,7 +488,7 @@ impl Stack {
             // A timer that is due too early finds nothing to do and is set again: cheaper than moving it each time.
             if due_ns < flow.scheduled_ns {
                 flow.scheduled_ns = due_ns;
-                self.wheel.set(number, due_ns);
+                self.wheel.set(number, now_ns, due_ns);
             }
             return;
         };

@@ -9,7 +9,7 @@ const TICK_BITS: u32 = 18;
 const LEVELS: usize = 4;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// Ticks the wheel reaches ahead; what is due later waits in its last slot and is set again (73 minutes).
+/// Ticks the wheel reaches ahead (73 minutes); what is due later waits in its last slot and is hung again from there.
 const REACH: u64 = (1 << (SLOT_BITS * LEVELS as u32)) - 1;
 const UNSET: u16 = u16::MAX;
 
@@ -43,10 +43,13 @@ impl Wheel {
     }
 
     /// Sets or moves a timer.
-    pub(super) fn set(&mut self, timer: u32, due_ns: u64) {
+    pub(super) fn set(&mut self, timer: u32, now_ns: u64, due_ns: u64) {
         self.cancel(timer);
-        let due = due_ns.div_ceil(1 << TICK_BITS).clamp(self.current + 1, self.current + REACH);
-        self.timers[timer as usize].due = due;
+        if self.occupied == [0; LEVELS] {
+            // Nobody looked while there was nothing to fire: it goes on from now, as if somebody had.
+            self.current = self.current.max(now_ns >> TICK_BITS);
+        }
+        self.timers[timer as usize].due = due_ns.div_ceil(1 << TICK_BITS).max(self.current + 1);
         self.hang(timer);
     }
 
@@ -73,8 +76,8 @@ impl Wheel {
 
     /// Hangs a timer into the slot of its time, which is not before the current tick.
     fn hang(&mut self, timer: u32) {
-        let due = self.timers[timer as usize].due;
-        let ahead = due - self.current;
+        let ahead = (self.timers[timer as usize].due - self.current).min(REACH);
+        let due = self.current + ahead;
         let level = (0..LEVELS - 1)
             .find(|&level| ahead < 1 << (SLOT_BITS * (level as u32 + 1)))
             .unwrap_or(LEVELS - 1);
@@ -176,6 +179,8 @@ mod tests {
         #[test]
         fn timers_fire_in_time_and_never_early(
             start_ns in 0u64..1 << 45,
+            // Or the first timer is set before anybody asked for one.
+            looked in any::<bool>(),
             steps in proptest::collection::vec(
                 (0u32..20, prop_oneof![0u64..1 << 20, 0u64..1 << 30, 0u64..1 << 38, 0u64..1 << 41], any::<bool>()),
                 1..100
@@ -183,11 +188,13 @@ mod tests {
         ) {
             let mut wheel = Wheel::new(20);
             let mut now_ns = start_ns;
-            prop_assert_eq!(wheel.expire(now_ns), None);
+            if looked {
+                prop_assert_eq!(wheel.expire(now_ns), None);
+            }
             let mut model: BTreeMap<u32, u64> = BTreeMap::new();
             for (timer, ns, sets) in steps {
                 if sets {
-                    wheel.set(timer, now_ns + ns);
+                    wheel.set(timer, now_ns, now_ns + ns);
                     model.insert(timer, now_ns + ns);
                 } else {
                     if ns % 5 == 0 {
@@ -217,7 +224,7 @@ mod tests {
     #[test]
     fn the_next_time_draws_near_until_the_timer_fires() {
         let mut wheel = Wheel::new(1);
-        wheel.set(0, 3_600 * 1_000_000_000);
+        wheel.set(0, 0, 3_600 * 1_000_000_000);
         let mut wakes = 0;
         while let Some(next_ns) = wheel.next_ns() {
             wakes += 1;
@@ -230,17 +237,30 @@ mod tests {
     fn a_clock_that_has_run_for_years_is_caught_up_with_at_once() {
         let mut wheel = Wheel::new(1);
         assert_eq!(wheel.expire(u64::MAX / 2), None);
-        wheel.set(0, u64::MAX / 2 + (1 << 40));
+        wheel.set(0, u64::MAX / 2, u64::MAX / 2 + (1 << 40));
         assert_eq!(wheel.expire(u64::MAX / 2 + (1 << 39)), None);
         assert_eq!(wheel.expire(u64::MAX / 2 + (1 << 41)), Some(0));
     }
 
     #[test]
+    fn the_first_timer_of_a_wheel_does_not_fire_early_however_long_the_host_has_run() {
+        const DAY_NS: u64 = 24 * 3_600 * 1_000_000_000;
+        let mut wheel = Wheel::new(2);
+        wheel.set(0, 3 * DAY_NS, 3 * DAY_NS + (1 << 30));
+        assert_eq!(wheel.expire(3 * DAY_NS), None);
+        assert_eq!(wheel.expire(3 * DAY_NS + (1 << 30) + TICK_NS), Some(0));
+        // Nor does one beyond the wheel's reach.
+        wheel.set(1, 3 * DAY_NS, 4 * DAY_NS);
+        assert_eq!(wheel.expire(4 * DAY_NS - TICK_NS), None);
+        assert_eq!(wheel.expire(4 * DAY_NS + TICK_NS), Some(1));
+    }
+
+    #[test]
     fn a_timer_set_while_others_fire_waits_for_the_next_tick() {
         let mut wheel = Wheel::new(1);
-        wheel.set(0, 0);
+        wheel.set(0, 0, 0);
         assert_eq!(wheel.expire(TICK_NS), Some(0));
-        wheel.set(0, 0);
+        wheel.set(0, TICK_NS, 0);
         assert_eq!(wheel.expire(TICK_NS), None);
         assert_eq!(wheel.expire(2 * TICK_NS), Some(0));
     }
