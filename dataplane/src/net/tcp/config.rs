@@ -64,7 +64,7 @@ pub struct Config {
     pub ack_delay_ns: u64,
     /// How long a peer is expected to do the same, at first; who proves slower is given more, up to `ack_delay_max`.
     pub peer_ack_delay_ns: u64,
-    /// The most a peer is given.
+    /// The most a peer is given. A lost answer is found lost no sooner than this when nothing follows it.
     pub peer_ack_delay_max_ns: u64,
     /// Silence after which a peer is asked whether it is still there; 0 never asks.
     pub keepalive_ns: u64,
@@ -122,7 +122,7 @@ impl Default for Config {
             timeouts_max: 12,
             ack_delay_ns: 5 * NS_PER_MS,
             peer_ack_delay_ns: 10 * NS_PER_MS,
-            peer_ack_delay_max_ns: 200 * NS_PER_MS,
+            peer_ack_delay_max_ns: 45 * NS_PER_MS,
             keepalive_ns: 60 * NS_PER_S,
             keepalive_interval_ns: 10 * NS_PER_S,
             keepalive_probes: 5,

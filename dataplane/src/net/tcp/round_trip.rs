@@ -54,6 +54,12 @@ impl RoundTrip {
         self.backoff = 0;
     }
 
+    /// The peer turned out to keep its acknowledgements back for longer. Until there is a measurement, which there is none of
+    /// while everything is sent twice, a time-out is this much longer than a round trip.
+    pub(super) fn widen(&mut self, margin_ns_min: u64) {
+        self.timeout_ns = self.timeout_ns.max(self.smoothed_ns + margin_ns_min).min(TIMEOUT_NS_MAX);
+    }
+
     /// The time-out in force, backed off.
     pub(super) fn timeout_ns(&self) -> u64 {
         (self.timeout_ns << self.backoff.min(20)).min(TIMEOUT_NS_MAX)
@@ -104,6 +110,18 @@ mod tests {
         let mut trip = RoundTrip::new(1_000 * MS);
         trip.sample(0, 3_000, 5 * MS);
         assert_eq!(trip.timeout_ns(), 5 * MS + 3_000);
+    }
+
+    #[test]
+    fn a_slow_peer_widens_the_time_out_until_the_next_measurement() {
+        let mut trip = RoundTrip::new(1_000 * MS);
+        trip.sample(0, MS, 20 * MS);
+        trip.widen(80 * MS);
+        assert_eq!(trip.timeout_ns(), 81 * MS);
+        trip.widen(40 * MS);
+        assert_eq!(trip.timeout_ns(), 81 * MS);
+        trip.sample(0, MS, 20 * MS);
+        assert_eq!(trip.timeout_ns(), 21 * MS);
     }
 
     #[test]

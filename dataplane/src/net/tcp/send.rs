@@ -57,6 +57,12 @@ struct Probe {
     repeats: bool,
 }
 
+/// What a needless probe weighs against acknowledgements that come in time, of which each weighs 1: a peer that answers
+/// late more than once in so many times is slow; one of whom an acknowledgement in a hundred is lost is not.
+const NEEDLESS_PROBE: u8 = 16;
+/// The weight beyond which the peer is given more time: two probes with a few acknowledgements between them.
+const NEEDLESS_PROBES_MAX: u8 = 24;
+
 /// The sending side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sender {
@@ -102,8 +108,9 @@ pub(super) struct Sender {
     /// Since when it has not taken it up to `slow_until`; 0 while there is nothing to be sent.
     pub(super) slow_since_ns: u64,
     slow_until: Sequence,
-    /// How long the peer keeps an acknowledgement back.
+    /// How long the peer keeps an acknowledgement back, and what speaks for its being longer than that.
     peer_delay_ns: u64,
+    needless_probes: u8,
     /// The congestion window was what held us back.
     limited: bool,
     undo: Option<Undo>,
@@ -182,6 +189,7 @@ impl Sender {
             slow_since_ns: 0,
             slow_until: next,
             peer_delay_ns: config.peer_ack_delay_ns,
+            needless_probes: 0,
             limited: false,
             undo: None,
         }
@@ -359,14 +367,23 @@ impl Sender {
         advanced: u32,
         bare: bool,
     ) {
-        let Some(probe) = self.probe else { return };
+        let Some(probe) = self.probe else {
+            self.needless_probes = self.needless_probes.saturating_sub(u8::from(advanced > 0));
+            return;
+        };
         if acknowledgement.before(probe.end) {
             return;
         }
         if duplicate.is_some() {
-            // Both came: the peer was only slow to answer. Next time it is given more.
+            // Both came. Either the peer keeps its acknowledgements back for longer, as it does whenever it has nothing to
+            // say, or one was lost, which is rare: only what happens again and again is a reason to give it more.
             self.probe = None;
-            self.peer_delay_ns = (2 * self.peer_delay_ns).min(config.peer_ack_delay_max_ns);
+            self.needless_probes = self.needless_probes.saturating_add(NEEDLESS_PROBE);
+            if self.needless_probes > NEEDLESS_PROBES_MAX {
+                self.needless_probes = 0;
+                self.peer_delay_ns = (2 * self.peer_delay_ns).min(config.peer_ack_delay_max_ns);
+                self.trip.widen(2 * self.peer_delay_ns);
+            }
         } else if !probe.repeats || advanced == 0 && bare {
             // Either all went as it should, or the peer, who reports nothing twice, has both.
             self.probe = None;
