@@ -103,6 +103,17 @@ impl ChildGuard {
         }
     }
 
+    /// Waits until it has printed this.
+    ///
+    /// # Errors
+    /// As [`wait_for`](Self::wait_for).
+    pub fn wait_for_output(&mut self, text: &str, limit: Duration) -> Result<(), TestbedError> {
+        let what = format!("{} printing {text:?}", self.name);
+        let output = Arc::clone(&self.output);
+        let printed = || output.lock().unwrap_or_else(PoisonError::into_inner).contains(text);
+        self.wait_for(&what, limit, || Ok(printed().then_some(())))
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

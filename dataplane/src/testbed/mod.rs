@@ -12,12 +12,15 @@
 //! | [`ethtool`] | offloads of an interface (`SIOCETHTOOL`) |
 //! | [`napi`] | threaded NAPI, pinned to a core |
 //! | [`counters`] | the kernel's UDP counters of a namespace |
+//! | [`wire`] | a wire between two namespaces that loses frames |
+//! | `bpf` | BPF programs assembled by hand, and their maps |
 //! | [`redirect`] | the smallest XDP program that feeds an AF_XDP socket |
 //! | [`child`] | a child process that never outlives its guard |
 //! | [`daemon`] | the daemon itself, in a namespace |
 //! | [`cpu`] | pinning, and CPU time by `schedstat` |
 //! | [`signals`] | Ctrl-C and SIGTERM as a flag |
 
+mod bpf;
 pub mod child;
 pub mod counters;
 pub mod cpu;
@@ -30,6 +33,7 @@ pub mod redirect;
 pub mod requirements;
 pub mod signals;
 pub mod veth;
+pub mod wire;
 
 pub use child::ChildGuard;
 pub use counters::UdpCounters;
@@ -37,6 +41,7 @@ pub use daemon::Daemon;
 pub use directory::TemporaryDirectory;
 pub use namespace::Namespace;
 pub use veth::{VethEnd, VethPair};
+pub use wire::Wire;
 
 use std::time::{Duration, Instant};
 

@@ -2,21 +2,19 @@
 //! the socket of its queue, everything else to the kernel. For load generators, reflectors and tests of sockets; the
 //! daemon's own steering is in [`steer`](crate::steer).
 
-use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libbpf_sys as bpf;
 
-use super::namespace::interface_c_string;
+use super::bpf::{Attached, Instruction, LOAD_MAP, Map, attach_xdp_here, instruction, load_xdp};
 use super::{Namespace, TestbedError};
 use crate::limits::QUEUES_MAX;
 
 /// The attached program and its XSKMAP. Dropping it detaches it.
 #[derive(Debug)]
 pub struct Redirect {
-    map: OwnedFd,
-    _program: OwnedFd,
-    _link: OwnedFd,
+    map: Map,
+    _attached: Attached,
 }
 
 /// What is redirected.
@@ -56,11 +54,10 @@ impl Redirect {
         interface: &str,
         carried: Carried,
     ) -> Result<Self, TestbedError> {
-        let name = interface_c_string(interface)?;
-        let map = create_map()?;
-        let program = load_program(&map, carried)?;
-        let link = namespace.run(|| attach(&program, &name, interface))??;
-        Ok(Self { map, _program: program, _link: link })
+        let map = Map::create(bpf::BPF_MAP_TYPE_XSKMAP, c"testbed_xsks", 4, QUEUES_MAX as u32)?;
+        let program = load_xdp(c"testbed_redir", &program(map.number(), carried))?;
+        let attached = namespace.run(|| attach_xdp_here(program, interface))??;
+        Ok(Self { map, _attached: attached })
     }
 
     /// Sends what arrives on `queue` to this AF_XDP socket, which must be bound to it.
@@ -68,94 +65,13 @@ impl Redirect {
     /// # Errors
     /// [`TestbedError::Io`] when the kernel refuses.
     pub fn feed(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), TestbedError> {
-        let value = socket.as_raw_fd();
-        // SAFETY: the map's key and value are four bytes each, and both pointers are to four bytes that live
-        // during the call.
-        let result = unsafe {
-            bpf::bpf_map_update_elem(
-                self.map.as_raw_fd(),
-                (&raw const queue).cast(),
-                (&raw const value).cast(),
-                0,
-            )
-        };
-        checked(result, || format!("put the socket of queue {queue} into the XSKMAP")).map(|_| ())
+        self.map.put(queue, &socket.as_raw_fd().to_ne_bytes())
     }
 }
 
-fn create_map() -> Result<OwnedFd, TestbedError> {
-    // SAFETY: the name is a C string, and no options are given.
-    let map = unsafe {
-        bpf::bpf_map_create(
-            bpf::BPF_MAP_TYPE_XSKMAP,
-            c"testbed_xsks".as_ptr(),
-            4,
-            4,
-            QUEUES_MAX as u32,
-            std::ptr::null(),
-        )
-    };
-    owned(map, || "create an XSKMAP".to_owned())
-}
-
-fn load_program(map: &OwnedFd, carried: Carried) -> Result<OwnedFd, TestbedError> {
-    let program = program(map.as_raw_fd(), carried);
-    let license: &CStr = c"Dual MIT/GPL";
-    // SAFETY: the names are C strings, the instructions live during the call and are as many as said, and no
-    // options are given.
-    let descriptor = unsafe {
-        bpf::bpf_prog_load(
-            bpf::BPF_PROG_TYPE_XDP,
-            c"testbed_redir".as_ptr(),
-            license.as_ptr(),
-            program.as_ptr().cast(),
-            program.len() as bpf::size_t,
-            std::ptr::null_mut(),
-        )
-    };
-    owned(descriptor, || "load the redirecting XDP program".to_owned())
-}
-
-/// Runs inside the interface's namespace.
-fn attach(program: &OwnedFd, name: &CStr, interface: &str) -> Result<OwnedFd, TestbedError> {
-    /// `XDP_FLAGS_DRV_MODE`: in the driver, or not at all.
-    const NATIVE: u32 = 1 << 2;
-    // SAFETY: `name` is a C string.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    let index = i32::try_from(index).ok().filter(|&index| index > 0);
-    let index = index.ok_or_else(|| TestbedError::Io {
-        what: format!("find the interface {interface}"),
-        source: std::io::Error::last_os_error(),
-    })?;
-    let options = bpf::bpf_link_create_opts {
-        sz: size_of::<bpf::bpf_link_create_opts>() as bpf::size_t,
-        flags: NATIVE,
-        ..Default::default()
-    };
-    // SAFETY: the descriptor is that of a program; the options say their own size and live during the call.
-    let link = unsafe { bpf::bpf_link_create(program.as_raw_fd(), index, bpf::BPF_XDP, &raw const options) };
-    owned(link, || format!("attach the redirecting XDP program to {interface}"))
-}
-
-/// One instruction as the kernel reads it (`struct bpf_insn`, RFC 9669 section 3).
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Instruction {
-    opcode: u8,
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-const fn instruction(opcode: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction { opcode, registers: from << 4 | to, offset, immediate }
-}
-
-/// The program, assembled by hand: it is too small to deserve a toolchain.
 fn program(map: i32, carried: Carried) -> Vec<Instruction> {
     const PASS: i32 = 2;
     const REDIRECT_MAP: i32 = 51;
-    const LOAD_MAP: u8 = 1;
     vec![
         instruction(0x61, 2, 1, 0, 0),                //  0: r2 = context.data
         instruction(0x61, 3, 1, 4, 0),                //  1: r3 = context.data_end
@@ -178,20 +94,6 @@ fn program(map: i32, carried: Carried) -> Vec<Instruction> {
         instruction(0xb7, 0, 0, 0, PASS),             // 18: r0 = pass
         instruction(0x95, 0, 0, 0, 0),                // 19: return r0
     ]
-}
-
-fn owned(descriptor: i32, what: impl FnOnce() -> String) -> Result<OwnedFd, TestbedError> {
-    let descriptor = checked(descriptor, what)?;
-    // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
-}
-
-/// libbpf's calls give the negative errno.
-fn checked(result: i32, what: impl FnOnce() -> String) -> Result<i32, TestbedError> {
-    if result >= 0 {
-        return Ok(result);
-    }
-    Err(TestbedError::Io { what: what(), source: std::io::Error::from_raw_os_error(-result) })
 }
 
 #[cfg(test)]

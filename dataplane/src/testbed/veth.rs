@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::ethtool::{self, Offload};
-use super::{Namespace, TestbedError, wait_until};
+use super::{Namespace, TestbedError, Wire, wait_until};
 
 /// How long the kernel may take to bring a link up.
 const LINK_UP_LIMIT: Duration = Duration::from_secs(5);
@@ -99,6 +99,33 @@ impl VethPair {
         let pair = Self { left, right, left_end, right_end };
         pair.join(mtu)?;
         Ok(pair)
+    }
+
+    /// Like [`create`](Self::create), but what lies between the ends is a wire that can lose frames.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and when the kernel refuses the wire's programs.
+    pub fn across(left_end: VethEnd, right_end: VethEnd, mtu: u32) -> Result<(Self, Wire), TestbedError> {
+        let left = Namespace::create("left")?;
+        let middle = Namespace::create("wire")?;
+        let right = Namespace::create("right")?;
+        for (namespace, end) in [(&left, &left_end), (&right, &right_end)] {
+            namespace.ip_batch(&format!(
+                "link add {interface} mtu {mtu} address {mac} numtxqueues {queues} numrxqueues {queues} type veth \
+                 peer name {peer} mtu {mtu} netns {middle}\n",
+                interface = end.interface,
+                mac = end.mac_text(),
+                queues = end.queues,
+                peer = Wire::interface_towards(end),
+                middle = middle.name(),
+            ))?;
+        }
+        set_up(&left, &left_end, &right_end)?;
+        set_up(&right, &right_end, &left_end)?;
+        let wire = Wire::join(middle, [&left_end, &right_end])?;
+        wait_for_link(&left, &left_end)?;
+        wait_for_link(&right, &right_end)?;
+        Ok((Self { left, right, left_end, right_end }, wire))
     }
 
     /// Deletes both ends; the namespaces stay.
