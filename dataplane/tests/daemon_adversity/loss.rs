@@ -63,7 +63,7 @@ fn every_byte_arrives_right_and_soon_over_a_wire_that_loses_frames(transport: Tr
     if transport == Transport::Bypass {
         assert!(events(&status, "retransmitted") > 0, "answers were lost: {:?}", status.workers);
     }
-    let Bed { rig, daemon } = bed;
+    let Bed { rig, daemon, .. } = bed;
     daemon.stop().unwrap_or_else(|error| panic!("{error}"));
 
     let place = Place { clients: Some(&rig.pair.left), server: (rig.pair.right_end.v4, RESP_PORT).into() };

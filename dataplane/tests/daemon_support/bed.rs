@@ -1,9 +1,11 @@
 //! A daemon that serves memcached and RESP over one table, however its packets reach it, and where its clients are.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use dataplane::control::status::StatusReport;
+use dataplane::control::status::{StatusReport, WorkerStatus};
+use dataplane::testbed::daemon::ADMIN;
 use dataplane::testbed::{Daemon, Namespace};
 
 use super::{Family, PORT, Rig};
@@ -14,8 +16,20 @@ pub(crate) const RESP_PORT: u16 = 6_379;
 /// How the daemon's packets reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// Past the kernel: AF_XDP.
+    /// Past the kernel's stack: AF_XDP.
     Bypass,
+    /// Ordinary sockets.
+    Kernel,
+}
+
+impl Transport {
+    /// As a configuration calls it.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Kernel => "kernel",
+        }
+    }
 }
 
 /// Makes a test of each function, for each transport.
@@ -23,6 +37,9 @@ macro_rules! over_every_transport {
     ($($test:ident),+ $(,)?) => {
         mod bypass {
             $(#[test] fn $test() { super::$test($crate::daemon_support::bed::Transport::Bypass); })+
+        }
+        mod kernel {
+            $(#[test] fn $test() { super::$test($crate::daemon_support::bed::Transport::Kernel); })+
         }
     };
 }
@@ -66,6 +83,7 @@ impl Place<'_> {
 pub(crate) struct Bed {
     pub(crate) rig: Rig,
     pub(crate) daemon: Daemon,
+    transport: Transport,
 }
 
 impl Bed {
@@ -75,7 +93,7 @@ impl Bed {
 
     pub(crate) fn on(rig: Rig, transport: Transport) -> Self {
         let daemon = rig.start_with(&config(&rig, transport));
-        Self { rig, daemon }
+        Self { rig, daemon, transport }
     }
 
     pub(crate) fn memcached(&self) -> Place<'_> {
@@ -101,11 +119,26 @@ impl Bed {
         self.rig.wait_for_status(&mut self.daemon, what, wanted)
     }
 
-    /// Waits until no connection is left, and then no frame is lost.
+    /// Waits until no connection is left, and then no frame is lost; the clients came the way they were to come.
     #[track_caller]
     pub(crate) fn assert_nothing_left(&mut self) -> StatusReport {
-        let status = self.wait_for("every connection to be closed", |status| connections(status) == 0);
-        self.rig.assert_no_frame_lost(&mut self.daemon);
+        let status = self.wait_for("every connection to be closed", |status| {
+            let [accepted, finished, broken] =
+                ["accepted", "finished", "broken"].map(|label| events(status, label));
+            connections(status) == 0 && accepted > 0 && accepted == finished + broken
+        });
+        let accepted = |events: fn(&WorkerStatus) -> &BTreeMap<String, u64>| -> u64 {
+            status.workers.iter().map(|worker| events(worker)["accepted"]).sum()
+        };
+        let (past, through) =
+            (accepted(|worker| &worker.tcp_events), accepted(|worker| &worker.kernel_tcp_events));
+        match self.transport {
+            Transport::Bypass => {
+                assert!(past > 0 && through == 0, "{:?}", status.workers);
+                self.rig.assert_no_frame_lost(&mut self.daemon);
+            }
+            Transport::Kernel => assert!(past == 0 && through > 0, "{:?}", status.workers),
+        }
         status
     }
 
@@ -121,20 +154,37 @@ impl Bed {
 
 /// Open connections, of all workers.
 pub(crate) fn connections(status: &StatusReport) -> u64 {
-    status.workers.iter().map(|worker| worker.tcp_connections).sum()
+    status.workers.iter().map(|worker| worker.tcp_connections + worker.kernel_connections).sum()
 }
 
-/// How often something happened in TCP, over all workers.
+/// How often something happened in TCP, over all workers. Ordinary sockets tell less than our own TCP.
 pub(crate) fn events(status: &StatusReport, label: &str) -> u64 {
-    status.workers.iter().map(|worker| worker.tcp_events[label]).sum()
+    let told = |worker: &WorkerStatus| {
+        let [past, through] =
+            [&worker.tcp_events, &worker.kernel_tcp_events].map(|events| events.get(label).copied());
+        past.unwrap_or(0) + through.unwrap_or(0)
+    };
+    status.workers.iter().map(told).sum()
 }
 
+/// memcached and RESP over one table, past the kernel by the daemon's end of the wire or over ordinary sockets alone.
 fn config(rig: &Rig, transport: Transport) -> String {
-    let Transport::Bypass = transport;
-    let config = rig.config("", "", "protocol = \"tcp\"")
-        + &format!(
-            "\n[[listener]]\nservice = \"resp\"\nprotocol = \"tcp\"\nport = {RESP_PORT}\n\
-             allow = [\"10.77.0.0/24\", \"fd77::/64\"]\n"
-        );
-    config.replace("capacity = \"16MiB\"", "capacity = \"64MiB\"")
+    let interface = match transport {
+        Transport::Bypass => format!("[[interface]]\nname = \"{}\"\n", rig.interface()),
+        Transport::Kernel => String::new(),
+    };
+    let listener = |service: &str, port: u16| {
+        format!(
+            "[[listener]]\nservice = \"{service}\"\nprotocol = \"tcp\"\nport = {port}\ntransport = \"{}\"\n\
+             allow = [\"10.77.0.0/24\", \"fd77::/64\"]\n",
+            transport.label()
+        )
+    };
+    let core = *dataplane::testbed::cpu::usable_cores().last().expect("a core");
+    format!(
+        "[daemon]\nadmin = \"{ADMIN}\"\nlog = \"info\"\n{interface}\
+         [workers]\ncores = [{core}]\n[table]\ncapacity = \"64MiB\"\n{}{}",
+        listener("memcached", PORT),
+        listener("resp", RESP_PORT)
+    )
 }
