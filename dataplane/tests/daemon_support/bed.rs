@@ -97,15 +97,15 @@ impl Bed {
     }
 
     pub(crate) fn memcached(&self) -> Place<'_> {
-        self.place(PORT)
+        self.place(Family::V4, PORT)
     }
 
     pub(crate) fn resp(&self) -> Place<'_> {
-        self.place(RESP_PORT)
+        self.place(Family::V4, RESP_PORT)
     }
 
-    fn place(&self, port: u16) -> Place<'_> {
-        let server = SocketAddr::new(Family::V4.of(&self.rig.pair.right_end), port);
+    pub(crate) fn place(&self, family: Family, port: u16) -> Place<'_> {
+        let server = SocketAddr::new(family.of(&self.rig.pair.right_end), port);
         Place { clients: Some(&self.rig.pair.left), server }
     }
 

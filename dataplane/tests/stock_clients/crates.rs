@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use redis::{Commands, Connection, ErrorKind, ExistenceCheck, Expiry, RedisError, SetExpiry, SetOptions};
 
 use crate::cli::redis_cli;
-use crate::daemon_support::SOON;
-use crate::daemon_support::bed::{Bed, Place, Transport, over_every_transport};
+use crate::daemon_support::bed::{Bed, Place, RESP_PORT, Transport, over_every_transport};
+use crate::daemon_support::{Family, SOON};
 use crate::real_redis::RealRedis;
 
 over_every_transport!(
@@ -145,7 +145,10 @@ fn the_redis_crate_is_served_in_both_versions(transport: Transport) {
     let mut bed = Bed::start(transport);
     for version in [Version::Resp2, Version::Resp3] {
         ordinary_calls(Place { clients: None, server: real.server.address }, version);
-        bed.resp().run(|| ordinary_calls(bed.resp(), version));
+        for family in [Family::V4, Family::V6] {
+            let place = bed.place(family, RESP_PORT);
+            place.run(|| ordinary_calls(place, version));
+        }
     }
     // Version 3 was not only asked for.
     let hello = bed.resp().run(|| {

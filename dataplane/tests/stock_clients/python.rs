@@ -6,7 +6,8 @@ use std::path::Path;
 
 use dataplane::testbed::requirements;
 
-use crate::daemon_support::bed::{Bed, Place, Transport, over_every_transport};
+use crate::daemon_support::Family;
+use crate::daemon_support::bed::{Bed, Place, RESP_PORT, Transport, over_every_transport};
 use crate::real_memcached::RealMemcached;
 use crate::real_redis::RealRedis;
 
@@ -66,6 +67,8 @@ fn redis_py_is_answered_as_by_redis(transport: Transport) {
 
 fn redis_py_is_told_what_is_not_served(transport: Transport) {
     let mut bed = Bed::start(transport);
-    answers(bed.resp(), "redis_refusals.py");
+    for family in [Family::V4, Family::V6] {
+        answers(bed.place(family, RESP_PORT), "redis_refusals.py");
+    }
     bed.assert_nothing_left();
 }
