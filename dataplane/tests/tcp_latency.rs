@@ -177,3 +177,33 @@ fn a_peer_that_keeps_its_acknowledgements_back_is_soon_left_alone() {
     scene.answer(60);
     assert_eq!(scene.server.statistics().tail_probes, learnt, "it is known by now");
 }
+
+#[test]
+fn nothing_is_sent_again_while_frames_lie_there_that_may_acknowledge_it() {
+    // With an answer under way, whose acknowledgement is the next question.
+    let under_way = || {
+        let mut scene = Scene::new(1, 0, Config::default().ack_delay_ns);
+        scene.answer(100);
+        scene
+    };
+    let poll = |scene: &mut Scene, at_ns: u64| {
+        let mut frames = Frames { frames: Vec::new(), room: usize::MAX };
+        scene.server.poll(now(at_ns), &mut Server, &mut frames);
+        scene.server.statistics().retransmissions
+    };
+    let mut scene = under_way();
+    let at_ns = scene.at_ns + 30 * MS;
+    assert_eq!(poll(&mut scene, at_ns), 1, "the answer is late");
+    let mut scene = under_way();
+    scene.server.frames_wait(now(at_ns), true);
+    assert_eq!(poll(&mut scene, at_ns), 0);
+    scene.server.frames_wait(now(at_ns + 99 * MS), true);
+    assert_eq!(poll(&mut scene, at_ns + 99 * MS), 0);
+    // There may be no end of frames.
+    scene.server.frames_wait(now(at_ns + 101 * MS), true);
+    assert_eq!(poll(&mut scene, at_ns + 101 * MS), 1);
+    let mut scene = under_way();
+    scene.server.frames_wait(now(at_ns), true);
+    scene.server.frames_wait(now(at_ns), false);
+    assert_eq!(poll(&mut scene, at_ns), 1, "all frames were taken");
+}

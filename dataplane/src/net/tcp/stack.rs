@@ -26,7 +26,7 @@ use super::too_big::TooBig;
 use super::turns::{Pool, Turns};
 use super::wheel::Wheel;
 use crate::limits::BATCH_FRAMES;
-use crate::time::{NS_PER_S, Now};
+use crate::time::{NS_PER_MS, NS_PER_S, Now};
 
 /// A flow that we closed may be opened anew by us after this long, though late segments are still waited for: by
 /// then its timestamps and its sequence numbers have gone on (RFC 6191).
@@ -56,6 +56,9 @@ pub enum ConnectError {
     Link,
 }
 
+/// Longest time that timers wait for frames to be taken.
+const HOLD_NS_MAX: u64 = 100 * NS_PER_MS;
+
 /// A whole TCP.
 pub struct Stack {
     pub(super) config: Config,
@@ -71,6 +74,8 @@ pub struct Stack {
     pub(super) resets: Allowance,
     pub(super) statistics: Statistics,
     pub(super) cookies_until_ns: u64,
+    /// Since when frames wait that were not taken yet.
+    frames_wait_since_ns: Option<u64>,
 }
 
 impl Stack {
@@ -97,6 +102,7 @@ impl Stack {
             resets: Allowance::new(config.resets_per_s),
             statistics: Statistics::default(),
             cookies_until_ns: 0,
+            frames_wait_since_ns: None,
             config,
         })
     }
@@ -168,6 +174,14 @@ impl Stack {
         }
     }
 
+    /// Says whether more frames lie there than were given. What timers wait for may be among them: until they have been
+    /// taken a silence is our own, and nobody is told anything again; for a tenth of a second at most, for there may be no
+    /// end of frames.
+    pub fn frames_wait(&mut self, now: Now, wait: bool) {
+        self.frames_wait_since_ns =
+            if wait { self.frames_wait_since_ns.or(Some(now.monotonic_ns)) } else { None };
+    }
+
     /// Does what time asks for and sends what is to be sent: once after each batch of frames, and when
     /// [`Stack::next_due_ns`] has come.
     pub fn poll<H: Handler, O: Output>(&mut self, now: Now, handler: &mut H, out: &mut O) {
@@ -175,7 +189,8 @@ impl Stack {
         while self.waiting.oldest_is_over(now_ns) {
             self.forget_oldest_waiting();
         }
-        while let Some(timer) = self.wheel.expire(now_ns) {
+        let hold = self.frames_wait_since_ns.is_some_and(|since_ns| now_ns < since_ns + HOLD_NS_MAX);
+        while !hold && let Some(timer) = self.wheel.expire(now_ns) {
             match timer.checked_sub(self.flows.count() as u32) {
                 Some(number) => self.half_open_is_due(number, now_ns, out),
                 None => {

@@ -90,6 +90,7 @@ impl<P: Port, Q: QueueOwner> Bypass<P, Q> {
             && streams.is_due(server.now())
         {
             outcome = PortError::graver(outcome, lane.make_room());
+            streams.frames_wait(server.now(), frames == BATCH_FRAMES);
             streams.poll(server, &mut lane.writer());
         }
         if lane.sent > 0 {

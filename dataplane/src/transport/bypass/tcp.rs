@@ -61,6 +61,12 @@ impl Streams {
         stack.poll(server.now(), &mut Conversations { listeners, server, metrics }, writer);
     }
 
+    /// Says whether more frames lie there than were taken.
+    #[inline]
+    pub(super) fn frames_wait(&mut self, now: Now, wait: bool) {
+        self.stack.frames_wait(now, wait);
+    }
+
     /// Whether there is something to do though no frame came.
     #[inline]
     pub(super) fn is_due(&self, now: Now) -> bool {
