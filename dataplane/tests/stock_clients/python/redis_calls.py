@@ -88,7 +88,7 @@ def keys(client):
     expect("scan_iter of all", len(set(client.scan_iter())), 1_100)
     expect("keys", sorted(client.keys("other:?")), sorted(b"other:%d" % number for number in range(10)))
     expect("dbsize", client.dbsize(), 1_100)
-    expect("flushall", (client.flushall(), list(client.scan_iter()), client.keys()), (True, [], []))
+    expect("flushall", (client.flushall(), client.dbsize(), list(client.scan_iter()), client.keys()), (True, 0, [], []))
 
 
 def expiry(client):
