@@ -32,6 +32,7 @@ fn small() -> Config {
         time_wait_ns: 240 * S,
         keepalive_ns: 60 * S,
         stalled_ns: 2_000 * S,
+        request_ns: 2_000 * S,
         close_ns: 2_000 * S,
         half_open_ns: 200 * S,
         timeouts_max: 40,
