@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::config::ListenerProtocol;
 
@@ -18,20 +19,41 @@ pub fn port_holder(protocol: ListenerProtocol, address: SocketAddr) -> Option<St
     if inodes.is_empty() {
         return None;
     }
-    for process in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
-        for descriptor in descriptors {
-            let Ok(target) = fs::read_link(descriptor.path()) else { continue };
-            if inodes.iter().any(|inode| target.as_os_str() == inode.as_str()) {
-                let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-                return Some(format!("{} (pid {pid})", name.trim()));
-            }
-        }
+    let holders: Vec<Holder> = fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter(|process| has_any(&process.path(), &inodes))
+        .filter_map(|process| Holder::read(&process.path()))
+        .collect();
+    // A child that was given the socket holds it for its parent, as our own sentinel does.
+    let first = holders.iter().find(|holder| !holders.iter().any(|other| other.pid == holder.parent));
+    first.or(holders.first()).map(|holder| format!("{} (pid {})", holder.name, holder.pid))
+}
+
+/// A process that has the socket.
+struct Holder {
+    pid: u32,
+    parent: u32,
+    name: String,
+}
+
+impl Holder {
+    fn read(process: &Path) -> Option<Self> {
+        let pid = process.file_name()?.to_str()?.parse().ok()?;
+        let name = fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned();
+        let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
+        // Behind the name in parentheses: the state, then the parent (proc_pid_stat(5)).
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        Some(Self { pid, parent: parent.unwrap_or(0), name })
     }
-    None
+}
+
+/// Whether one of a process's descriptors is one of these sockets.
+fn has_any(process: &Path, inodes: &[String]) -> bool {
+    let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    descriptors
+        .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+        .any(|target| inodes.iter().any(|inode| target.as_os_str() == inode.as_str()))
 }
 
 /// Inodes of the sockets on a port, from a table as `/proc/net/udp` has it.
@@ -56,6 +78,20 @@ mod tests {
         let holder = port_holder(ListenerProtocol::Udp, address).expect("it is us");
         assert!(holder.ends_with(&format!("(pid {})", std::process::id())), "{holder}");
         drop(socket);
+    }
+
+    #[test]
+    fn a_child_that_was_given_the_socket_is_not_named() {
+        use std::process::{Command, Stdio};
+
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let address = socket.local_addr().expect("it is bound");
+        let given = std::os::fd::OwnedFd::from(socket.try_clone().expect("a descriptor"));
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(given)).spawn().expect("it starts");
+        let holder = port_holder(ListenerProtocol::Udp, address);
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+        let holder = holder.expect("two have it");
+        assert!(holder.ends_with(&format!("(pid {})", std::process::id())), "{holder}");
     }
 
     #[test]
