@@ -5,7 +5,7 @@ use super::steering::Steering;
 use super::{DaemonError, Registry};
 use crate::config::{Config, ListenerConfig, ListenerProtocol};
 use crate::control::companion::CompanionSocket;
-use crate::limits::{STREAM_INPUT_BYTES_LONG, STREAM_INPUT_BYTES_MAX, STREAM_INPUTS_LONG_MAX};
+use crate::limits::{STREAM_CHUNKS, STREAM_INPUT_BYTES_LONG, STREAM_INPUT_BYTES_MAX, STREAM_INPUTS_LONG_MAX};
 use crate::net::allow::AllowList;
 use crate::net::rate_limit::RateLimiter;
 use crate::net::tcp;
@@ -121,7 +121,7 @@ impl Making<'_> {
 
 /// The stack's own sizes, but for its largest block, which must hold the longest message.
 fn stack_of_default_sizes() -> tcp::Config {
-    let mut config = tcp::Config::default();
+    let mut config = tcp::Config { chunks: STREAM_CHUNKS, ..tcp::Config::default() };
     let [.., long, longest] = &mut config.blocks;
     debug_assert_eq!(long.bytes, STREAM_INPUT_BYTES_LONG);
     *longest = tcp::pool::Class { bytes: STREAM_INPUT_BYTES_MAX, count: STREAM_INPUTS_LONG_MAX };
