@@ -3,7 +3,7 @@
 //! sockets, to these two kinds of message and no other, and passes them on to the workers.
 //!
 //! Anybody can send such a message. What is passed on is whole, quotes a packet from a port that is served, and comes no
-//! more often than [`MESSAGES_MAX`] in a [`PERIOD`]; whether it is believed, the connection decides that it names (RFC
+//! more often than `MESSAGES_MAX` in a `PERIOD`; whether it is believed, the connection decides that it names (RFC
 //! 5927 section 4.1).
 
 use std::io;
