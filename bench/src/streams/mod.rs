@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`dialect`] | requests and what their replies must be, in memcached's and in Redis's words |
 //! | [`load`] | what is asked for, how fast, and what came of it |
-//! | [`clients`] | the connections: what each was asked and has not answered |
+//! | `clients` | the connections: what each was asked and has not answered |
 //! | [`generator`] | the loop that drives all of it |
 
 mod clients;
