@@ -83,9 +83,6 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
                 Err(error) => {
                     lane.survey(metrics);
                     *place = None;
-                    if let Some(kernel) = kernel {
-                        kernel.forget_lane(number);
-                    }
                     progress.failed = Some((number, error));
                 }
             }
@@ -110,10 +107,6 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
     pub fn drop_lane(&mut self, number: usize) {
         if let Some(mut lane) = self.lanes.get_mut(number).and_then(Option::take) {
             lane.survey(&self.metrics);
-            if let Some(kernel) = &mut self.kernel {
-                drop(lane);
-                kernel.forget_lane(number);
-            }
         }
     }
 
@@ -162,15 +155,16 @@ impl<P: Port, Q: QueueOwner> Worker<P, Q> {
     /// woken. For the driver alone.
     pub(super) fn sleep(&mut self, wake: &Wake, timeout_ns: u64) -> bool {
         let Self { lanes, kernel, .. } = self;
-        let lanes = lanes.iter().enumerate();
-        let handles = lanes.filter_map(|(number, lane)| Some((number, lane.as_ref()?.wait_handle()?)));
-        let woken = match kernel {
-            Some(kernel) => kernel.sleep(wake.as_fd(), handles, timeout_ns),
-            None => wake::sleep(
-                std::iter::once(wake.as_fd()).chain(handles.map(|(_, handle)| handle)),
-                timeout_ns,
-            ),
+        let sockets = match kernel.as_mut().map(Kernel::asleep) {
+            Some(None) => return false,
+            Some(Some(handle)) => Some(handle),
+            None => None,
         };
+        let lanes = lanes.iter().flatten().filter_map(Bypass::wait_handle);
+        let woken = wake::sleep(std::iter::once(wake.as_fd()).chain(sockets).chain(lanes), timeout_ns);
+        if let Some(kernel) = kernel {
+            kernel.awake();
+        }
         woken && wake.clear()
     }
 

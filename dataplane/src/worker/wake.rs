@@ -43,11 +43,13 @@ impl AsFd for Wake {
     }
 }
 
-/// Sleeps until one of these is readable, or the time is over (`poll(2)`): for a worker without an io_uring. True when the
-/// first is.
+/// What a worker sleeps on at most: its own wake-up, its ordinary sockets, and its lanes.
+const HANDLES_MAX: usize = QUEUES_MAX + 2;
+
+/// Sleeps until one of these is readable, or the time is over (`poll(2)`). True when the first is.
 pub(super) fn sleep<'d>(handles: impl Iterator<Item = BorrowedFd<'d>>, timeout_ns: u64) -> bool {
-    let handles: ArrayVec<BorrowedFd<'_>, { QUEUES_MAX + 1 }> = handles.collect();
-    let mut polled: ArrayVec<PollFd<'_>, { QUEUES_MAX + 1 }> =
+    let handles: ArrayVec<BorrowedFd<'_>, HANDLES_MAX> = handles.collect();
+    let mut polled: ArrayVec<PollFd<'_>, HANDLES_MAX> =
         handles.iter().map(|handle| PollFd::from_borrowed_fd(*handle, PollFlags::IN)).collect();
     let timeout = Timespec {
         tv_sec: (timeout_ns / NS_PER_S).cast_signed(),

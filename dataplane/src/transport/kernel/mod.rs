@@ -12,10 +12,9 @@
 //! | `connections` | accepting, reading, answering, closing |
 //! | `connection` | one connection and what is kept of it |
 //! | `gather` | sending what lies in several places at once |
-//! | `watch` | what else a worker sleeps on |
 //! | `error` | [`KernelError`] |
 //!
-//! Like every transport it is a step, [`Kernel::poll`], that never waits; [`Kernel::sleep`] is for the driver alone.
+//! Like every transport it is a step, [`Kernel::poll`], that never waits.
 
 mod buffers;
 mod connection;
@@ -25,7 +24,6 @@ mod error;
 mod gather;
 pub mod message;
 mod ring;
-mod watch;
 
 pub use connections::Patience;
 pub use error::{KERNEL_MIN, KernelError};
@@ -39,10 +37,8 @@ use arrayvec::ArrayVec;
 use self::connections::Connections;
 use self::datagrams::Datagrams;
 use self::ring::{COMPLETIONS_MAX, Completion, Ring, Token};
-use self::watch::Watch;
 use super::server::Server;
 use super::streams::StreamListeners;
-use crate::limits::QUEUES_MAX;
 use crate::metrics::{TcpEvent, WorkerMetrics};
 use crate::time::Now;
 
@@ -72,7 +68,6 @@ pub struct Kernel {
     /// Dropped only once the ring has ended everything that uses its memory.
     parts: ManuallyDrop<Parts>,
     taken: ArrayVec<Completion, COMPLETIONS_MAX>,
-    watch: Watch,
 }
 
 struct Parts {
@@ -88,18 +83,12 @@ impl Kernel {
     pub fn new(setup: KernelSetup) -> Result<Self, KernelError> {
         let KernelSetup { datagrams, streams, listeners, connections_max, patience } = setup;
         let mut ring = Ring::new()?;
-        let watch = Watch::new(QUEUES_MAX)?;
         let mut datagrams = Datagrams::new(&ring, DATAGRAM_GROUP, datagrams)?;
         let mut connections =
             Connections::new(&ring, STREAM_GROUP, streams, listeners, connections_max, patience)?;
         datagrams.arm(&mut ring);
         connections.accept(&mut ring);
-        Ok(Self {
-            ring,
-            parts: ManuallyDrop::new(Parts { datagrams, connections }),
-            taken: ArrayVec::new(),
-            watch,
-        })
+        Ok(Self { ring, parts: ManuallyDrop::new(Parts { datagrams, connections }), taken: ArrayVec::new() })
     }
 
     /// Whether this process can have one at all.
@@ -112,7 +101,7 @@ impl Kernel {
 
     /// Serves what has come, and sends the replies. Returns how many datagrams and pieces of streams it took.
     pub fn poll(&mut self, metrics: &WorkerMetrics, server: &mut impl Server) -> usize {
-        let Self { ring, parts, taken, watch } = self;
+        let Self { ring, parts, taken } = self;
         let Parts { datagrams, connections } = &mut **parts;
         if taken.is_empty() {
             ring.take(taken);
@@ -145,7 +134,6 @@ impl Kernel {
                     // Requests may have waited for it.
                     served += 1;
                 }
-                Token::Ready(number) => watch.told(number),
             }
         }
         connections.settle(ring, server);
@@ -157,23 +145,15 @@ impl Kernel {
         served
     }
 
-    /// Sleeps until there is something to poll for, `wake` or one of the lanes' handles is readable, or the time is over. True
-    /// when it was `wake`.
-    pub fn sleep<'d>(
-        &mut self,
-        wake: BorrowedFd<'_>,
-        lanes: impl Iterator<Item = (usize, BorrowedFd<'d>)>,
-        timeout_ns: u64,
-    ) -> bool {
-        self.watch.arm(&mut self.ring, wake, lanes);
-        self.ring.sleep(timeout_ns);
-        self.ring.take(&mut self.taken);
-        self.taken.iter().any(Watch::is_wake)
+    /// Before a sleep: what becomes readable when there is something to poll for; `None` when there is already. Afterwards
+    /// [`Kernel::awake`] has to be called.
+    pub fn asleep(&mut self) -> Option<BorrowedFd<'_>> {
+        self.ring.asleep()
     }
 
-    /// A lane was given up, and its handle closed: the next one of its number has another.
-    pub fn forget_lane(&mut self, lane: usize) {
-        self.watch.forget(lane);
+    /// The sleep is over.
+    pub fn awake(&mut self) {
+        self.ring.awake();
     }
 
     /// Closes the connections whose time is over; wanted some times a second.

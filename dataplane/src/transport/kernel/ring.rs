@@ -6,15 +6,16 @@
 //! (`IORING_SETUP_TASKRUN_FLAG`) or something was pushed.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{Ordering, fence};
 
 use arrayvec::ArrayVec;
 use io_uring::squeue::Entry;
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, cqueue, opcode};
+use io_uring::types::CancelBuilder;
+use io_uring::{EnterFlags, IoUring, cqueue};
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::error::KernelError;
-use crate::time::NS_PER_S;
 
 /// Completions taken in one poll: enough to spread an `enter` over, few enough that the first reply does not wait long for
 /// the last.
@@ -39,8 +40,6 @@ pub(super) enum Token {
     Receive(u32),
     /// Bytes sent to the connection of this number.
     Send(u32),
-    /// The descriptor of this number among those that are waited for is readable.
-    Ready(u32),
 }
 
 impl Token {
@@ -51,7 +50,6 @@ impl Token {
             Self::Reply(number) => (3, number),
             Self::Receive(number) => (4, number),
             Self::Send(number) => (5, number),
-            Self::Ready(number) => (6, number),
         };
         kind << 32 | u64::from(number)
     }
@@ -65,7 +63,6 @@ impl Token {
             3 => Self::Reply(number),
             4 => Self::Receive(number),
             5 => Self::Send(number),
-            6 => Self::Ready(number),
             _ => return None,
         })
     }
@@ -96,6 +93,8 @@ impl Completion {
 /// The ring.
 pub(super) struct Ring {
     uring: IoUring,
+    /// Is signalled when there is something to enter for, while a sleep has asked for that.
+    signal: OwnedFd,
     /// Operations whose last completion has not been taken.
     in_flight: usize,
 }
@@ -110,7 +109,15 @@ impl Ring {
             .setup_taskrun_flag()
             .build(SUBMISSIONS)
             .map_err(KernelError::setup)?;
-        Ok(Self { uring, in_flight: 0 })
+        let signal = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| KernelError::System { what: "making an eventfd", source: error.into() })?;
+        uring
+            .submitter()
+            .register_eventfd(signal.as_raw_fd())
+            .map_err(KernelError::system("registering an eventfd with io_uring"))?;
+        let mut ring = Self { uring, signal, in_flight: 0 };
+        ring.uring.completion().disable_eventfd();
+        Ok(ring)
     }
 
     /// To register buffers with it.
@@ -136,14 +143,6 @@ impl Ring {
         }
     }
 
-    /// Has it tell once when a descriptor is readable.
-    pub(super) fn wait_for(&mut self, descriptor: BorrowedFd<'_>, number: u32) {
-        let entry = opcode::PollAdd::new(Fd(descriptor.as_raw_fd()), libc::POLLIN as u32).build();
-        // SAFETY: the entry points to no memory; the kernel holds the file itself once this is submitted, and until then
-        // the worst that a closed descriptor does is to be refused.
-        unsafe { self.push(entry, Token::Ready(number)) };
-    }
-
     /// Whether [`Ring::enter`] would do anything.
     #[inline]
     pub(super) fn is_due(&mut self) -> bool {
@@ -166,15 +165,31 @@ impl Ring {
         };
     }
 
-    /// Submits what was pushed and sleeps until something completes, at most so long. Returns sooner at a signal.
-    pub(super) fn sleep(&mut self, timeout_ns: u64) {
-        if !self.uring.completion().is_empty() {
-            return;
+    /// Before a sleep: what becomes readable when there is something to do here; `None` when there is already. Afterwards
+    /// [`Ring::awake`] has to be called.
+    ///
+    /// An eventfd, and not the wait of `io_uring_enter`, because that would need a poll of the ring's on each AF_XDP socket. A
+    /// poll that stays costs every packet a look at whom to wake, and one that is under way keeps its file open for as long as
+    /// the ring of a killed process takes to be taken apart.
+    pub(super) fn asleep(&mut self) -> Option<BorrowedFd<'_>> {
+        if self.is_due() {
+            self.enter();
         }
-        let timeout = Timespec::new()
-            .sec(timeout_ns / NS_PER_S)
-            .nsec(u32::try_from(timeout_ns % NS_PER_S).unwrap_or(0));
-        let _ = self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout));
+        self.uring.completion().enable_eventfd();
+        // What came before the kernel could see that is not signalled, so that it is looked for now: the store above first.
+        fence(Ordering::SeqCst);
+        if !self.uring.completion().is_empty() || self.is_due() {
+            self.awake();
+            return None;
+        }
+        Some(self.signal.as_fd())
+    }
+
+    /// Nobody sleeps any more: while the worker polls, a signal would be work for nothing.
+    pub(super) fn awake(&mut self) {
+        self.uring.completion().disable_eventfd();
+        // Nothing to read is the usual case.
+        let _ = rustix::io::read(&self.signal, &mut [0u8; 8]);
     }
 
     /// Takes completions, as many as there is room for.
@@ -231,10 +246,35 @@ pub(super) fn error_of(result: i32) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::net::UdpSocket;
+
+    use io_uring::opcode;
+    use io_uring::types::Fd;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
     use crate::worker::wake::Wake;
+
+    /// Has the ring tell when something can be read.
+    fn watch(ring: &mut Ring, source: &impl AsFd, number: u32) {
+        let entry = opcode::PollAdd::new(Fd(source.as_fd().as_raw_fd()), libc::POLLIN as u32).build();
+        // SAFETY: the entry points to no memory.
+        unsafe { ring.push(entry, Token::Receive(number)) };
+    }
+
+    /// Sleeps for at most so long; whether there is something to do.
+    fn sleep(ring: &mut Ring, milliseconds: i64) -> bool {
+        let told = match ring.asleep() {
+            None => return true,
+            Some(handle) => {
+                let timeout =
+                    Timespec { tv_sec: milliseconds / 1_000, tv_nsec: milliseconds % 1_000 * 1_000_000 };
+                poll(&mut [PollFd::from_borrowed_fd(handle, PollFlags::IN)], Some(&timeout)) == Ok(1)
+            }
+        };
+        ring.awake();
+        told
+    }
 
     #[test]
     fn a_token_comes_back_as_it_went() {
@@ -245,7 +285,6 @@ mod tests {
                 Token::Reply(number),
                 Token::Receive(number),
                 Token::Send(number),
-                Token::Ready(number),
             ] {
                 assert_eq!(Token::unpack(token.pack()), Some(token));
             }
@@ -254,24 +293,30 @@ mod tests {
     }
 
     #[test]
-    fn a_readable_descriptor_ends_the_sleep_and_a_timeout_does_too() {
+    fn what_completes_ends_the_sleep_and_a_timeout_does_too() {
         let mut ring = Ring::new().expect("io_uring");
-        let wake = Wake::new().expect("an eventfd");
-        ring.wait_for(wake.as_fd(), 3);
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        sender.connect(receiver.local_addr().expect("it is bound")).expect("connected");
         let mut taken = ArrayVec::new();
-        ring.sleep(1_000_000);
-        ring.take(&mut taken);
-        assert!(taken.is_empty(), "nobody woke it: {taken:?}");
-        let waker = wake.clone();
-        let other = std::thread::spawn(move || waker.wake());
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while taken.is_empty() && std::time::Instant::now() < deadline {
-            ring.sleep(10 * NS_PER_S);
+        // Time and again: neither a signal that was left nor one that was missed shows at once.
+        for round in 0..20 {
+            watch(&mut ring, &receiver, round);
+            assert!(!sleep(&mut ring, 1), "nothing came");
+            let other = sender.try_clone().expect("a descriptor");
+            let sending = std::thread::spawn(move || other.send(b"x").expect("it is sent"));
+            assert!(sleep(&mut ring, 10_000), "it is told");
+            sending.join().expect("it sent");
+            ring.enter();
             ring.take(&mut taken);
+            assert_eq!(taken.pop().map(|completion| completion.token), Some(Token::Receive(round)));
+            receiver.recv(&mut [0; 8]).expect("it is there");
         }
-        other.join().expect("it woke");
-        assert_eq!(taken.len(), 1);
-        assert_eq!(taken[0].token, Token::Ready(3));
+        // What came while nobody slept is found without a signal.
+        watch(&mut ring, &receiver, 99);
+        ring.enter();
+        sender.send(b"x").expect("it is sent");
+        assert!(sleep(&mut ring, 10_000), "it is there already");
         assert!(ring.retire());
     }
 
@@ -280,7 +325,7 @@ mod tests {
         let mut ring = Ring::new().expect("io_uring");
         let wakes: Vec<Wake> = (0..2 * SUBMISSIONS).map(|_| Wake::new().expect("an eventfd")).collect();
         for (number, wake) in wakes.iter().enumerate() {
-            ring.wait_for(wake.as_fd(), number as u32);
+            watch(&mut ring, wake, number as u32);
         }
         assert!(ring.in_flight == wakes.len());
         assert!(ring.retire());
