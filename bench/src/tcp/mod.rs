@@ -111,7 +111,7 @@ impl Options {
 pub fn run(options: &Options) -> Result<()> {
     requirements::check()?;
     let binary = daemon::find_binary()?;
-    systems::raise_open_files()?;
+    requirements::open_files((systems::CONNECTIONS + systems::FILES_BESIDE) as u64)?;
     let (systems, unavailable) = available(options, &binary)?;
     if let Some(seconds) = options.hold_s {
         return hold::hold(options, binary, &systems, Duration::from_secs_f64(seconds));

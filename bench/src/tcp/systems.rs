@@ -8,8 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use dataplane::testbed::{ChildGuard, Daemon, Namespace, TemporaryDirectory, cpu, requirements};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use super::config::{DaemonConfig, Transport};
 use crate::host::sysctl::Sysctl;
 use crate::streams::Dialect;
@@ -21,7 +19,7 @@ pub(super) const RESP_PORT: u16 = 6_379;
 /// Connections that every server takes.
 pub(super) const CONNECTIONS: usize = 16_384;
 /// Files that a server has open besides.
-const FILES_BESIDE: usize = 1_024;
+pub(super) const FILES_BESIDE: usize = 1_024;
 /// Connections that may wait for a server to accept them.
 const BACKLOG: usize = 1_024;
 /// How long a peer may take to start.
@@ -248,23 +246,6 @@ impl Running {
             }
         }
     }
-}
-
-/// Lets this process and its children have as many files open as a server may have connections, and some more.
-///
-/// # Errors
-/// With the cure, when the limit is lower and may not be raised.
-pub(super) fn raise_open_files() -> Result<()> {
-    let wanted = (CONNECTIONS + FILES_BESIDE) as u64;
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // No limit is none.
-    if current.is_none_or(|current| current >= wanted) {
-        return Ok(());
-    }
-    let maximum = maximum.map(|maximum| maximum.max(wanted));
-    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).with_context(|| {
-        format!("{wanted} files must be open at once, and may not be\n   cure: ulimit -n {wanted}, or LimitNOFILE=")
-    })
 }
 
 /// Puts every thread of a process on a core.

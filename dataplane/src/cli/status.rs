@@ -64,7 +64,9 @@ fn table(report: &StatusReport) -> String {
         report.version, report.pid, report.uptime_s
     );
     listeners(&mut text, &report.listeners);
-    let _ = writeln!(text, "\nqueue          worker  XDP      copy       attachment  huge pages  state");
+    if !report.queues.is_empty() {
+        let _ = writeln!(text, "\nqueue          worker  XDP      copy       attachment  huge pages  state");
+    }
     for queue in &report.queues {
         let _ = writeln!(
             text,

@@ -4,6 +4,7 @@ use std::io;
 use std::process::{Command, Stdio};
 
 use rustix::net::{AddressFamily, SocketType};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::TestbedError;
 
@@ -44,6 +45,28 @@ pub fn check() -> Result<(), TestbedError> {
 /// What namespaces alone need: root and iproute2.
 pub(crate) fn check_namespaces() -> Result<(), TestbedError> {
     as_error(&root().into_iter().chain(iproute2()).collect::<Vec<_>>())
+}
+
+/// Lets this process, and those it starts from now on, have so many files open at once.
+///
+/// # Errors
+/// [`TestbedError::Missing`] when the limit is lower and may not be raised.
+pub fn open_files(wanted: u64) -> Result<(), TestbedError> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // No limit is none.
+    if current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    let maximum = maximum.map(|maximum| maximum.max(wanted));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).map_err(|error| {
+        TestbedError::Missing(
+            Missing {
+                what: format!("{wanted} files open at once: {error}"),
+                cure: format!("ulimit -n {wanted}, or LimitNOFILE="),
+            }
+            .to_string(),
+        )
+    })
 }
 
 fn as_error(missing: &[Missing]) -> Result<(), TestbedError> {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use dataplane::testbed::requirements;
 
 use crate::daemon_support::bed::{Bed, Transport, connections, over_every_transport};
 use crate::traffic::{bulk, command};
@@ -20,15 +20,6 @@ const OTHERS: u64 = 256;
 /// What a connection that is idle, or that has one short request under way, may take of the daemon's memory.
 const MEMORY_BYTES_MAX: u64 = 8 << 10;
 
-fn raise_descriptor_limit() {
-    let wanted = CROWD as u64 + OTHERS;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < wanted) {
-        let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
-        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).expect("root may");
-    }
-}
-
 /// What one of them asks, and what it is to be answered.
 fn exchange(number: usize, round: usize) -> (Vec<u8>, Vec<u8>) {
     let (key, value) = (format!("crowd-{number}"), format!("{round}-{}", number * 7_919));
@@ -40,7 +31,7 @@ fn exchange(number: usize, round: usize) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn ten_thousand_connections_are_open_idle_and_then_all_active(transport: Transport) {
-    raise_descriptor_limit();
+    requirements::open_files(CROWD as u64 + OTHERS).unwrap_or_else(|error| panic!("{error}"));
     let mut bed = Bed::start(transport);
     let memory = bed.resident_bytes();
     let place = bed.resp();
