@@ -96,7 +96,15 @@ impl Kernel {
     /// # Errors
     /// [`KernelError`]: why not.
     pub fn probe() -> Result<(), KernelError> {
-        Ring::new().map(drop)
+        // On a thread of its own, which ends with it: the kernel takes a ring apart some milliseconds later, and then
+        // notifies the thread that made it (Linux `io_uring/io_uring.c`, `io_ring_exit_work`). Whatever that thread does by
+        // then is interrupted: a program that it loads is refused with `EAGAIN`.
+        let probe = || Ring::new().map(drop);
+        std::thread::scope(|scope| {
+            let probing = std::thread::Builder::new().spawn_scoped(scope, probe);
+            let probing = probing.map_err(KernelError::system("starting a thread"))?;
+            probing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// Serves what has come, and sends the replies. Returns how many datagrams and pieces of streams it took.
@@ -212,5 +220,57 @@ impl Drop for Kernel {
 impl fmt::Debug for Kernel {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Kernel").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::FromRawFd;
+    use std::time::{Duration, Instant};
+
+    use libbpf_sys as bpf;
+
+    use super::*;
+
+    /// Has the kernel look at a long program, once: it says `EAGAIN` to a thread that is to be notified of something.
+    fn load_program() -> std::io::Result<OwnedFd> {
+        let instruction = |code| bpf::bpf_insn { code, ..Default::default() };
+        // `r0 = 0`, time and again, and the end.
+        let mut program = vec![instruction(0xb7); 4_000];
+        program.push(instruction(0x95));
+        let mut options = bpf::bpf_prog_load_opts {
+            sz: size_of::<bpf::bpf_prog_load_opts>() as bpf::size_t,
+            attempts: 1,
+            ..Default::default()
+        };
+        // SAFETY: the names are C strings, the instructions live during the call and are as many as said, and the options
+        // say their own size.
+        let descriptor = unsafe {
+            bpf::bpf_prog_load(
+                bpf::BPF_PROG_TYPE_SOCKET_FILTER,
+                c"long".as_ptr(),
+                c"Dual MIT/GPL".as_ptr(),
+                program.as_ptr(),
+                program.len() as bpf::size_t,
+                &raw mut options,
+            )
+        };
+        if descriptor < 0 {
+            return Err(std::io::Error::from_raw_os_error(-descriptor));
+        }
+        // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    }
+
+    #[test]
+    fn a_probe_leaves_nothing_behind_that_interrupts_its_caller() {
+        for _ in 0..20 {
+            Kernel::probe().expect("io_uring");
+            // A ring is taken apart some milliseconds later.
+            let deadline = Instant::now() + Duration::from_millis(50);
+            while Instant::now() < deadline {
+                load_program().expect("root, and nothing that interrupts it");
+            }
+        }
     }
 }
