@@ -14,8 +14,8 @@ const _: () = assert!(PIPELINE_MAX.is_power_of_two());
 
 /// Connections that get their first request in one turn: all at once they would be one burst.
 const STARTS_PER_TURN: usize = 8;
-/// Replies that a closed loop counts at least.
-const REPLIES_MIN: u64 = 100;
+/// Latencies that a closed loop takes at least.
+const LATENCIES_MIN: u64 = 100;
 /// Bytes of a wrong reply that are shown.
 const SHOWN_BYTES_MAX: usize = 80;
 
@@ -105,13 +105,16 @@ impl Run {
         }
     }
 
-    /// A figure needs some replies: where the machine stood still, a slot lasts longer.
+    /// A figure needs some replies to what was asked in its slot: where the machine stood still, that lasts longer.
     fn is_over(&self, now_ns: u64, to_ns: u64) -> bool {
         if self.keys.each_once {
             return self.next_key >= self.keys.count;
         }
-        let least = if matches!(self.pace, Pace::Open { .. }) { 1 } else { REPLIES_MIN };
-        now_ns >= to_ns && self.unsent() == 0 && self.outcome.replies >= least
+        let enough = match self.pace {
+            Pace::Open { .. } => self.outcome.replies > 0,
+            _ => self.outcome.latencies.count() >= LATENCIES_MIN,
+        };
+        now_ns >= to_ns && self.unsent() == 0 && enough
     }
 
     /// A turn that found something to do took so long.
@@ -363,5 +366,32 @@ impl Handler for Clients {
         if !self.closing || reason != Closed::Finished {
             self.failure.get_or_insert_with(|| format!("a connection ended: {reason:?}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::{Dialect, Shape};
+    use crate::workload::Operation;
+
+    #[test]
+    fn a_slot_lasts_until_it_has_latencies_of_its_own() {
+        let load = Load {
+            shape: Shape { dialect: Dialect::Resp, operation: Operation::Get, value_bytes: 8 },
+            keys: Keys { first: 0, count: 1, each_once: false },
+            pace: Pace::Closed { pipeline: 1 },
+            warm_up: Duration::from_nanos(1_000),
+            length: Duration::from_nanos(1_000),
+        };
+        let mut run = Run::new(&load, 0);
+        assert!(run.advance(1_000));
+        run.count_from(1_000);
+        // The machine stood still until the slot was nearly over: what comes now was asked before it began.
+        (0..2 * LATENCIES_MIN).for_each(|_| run.count(500, 1_999));
+        assert!(!run.advance(2_000), "no latency was taken");
+        (0..LATENCIES_MIN).for_each(|_| run.count(1_999, 2_500));
+        assert!(run.advance(2_500));
+        assert_eq!((run.outcome.replies, run.outcome.latencies.count()), (3 * LATENCIES_MIN, LATENCIES_MIN));
     }
 }
